@@ -1,0 +1,80 @@
+"""The inventory as typed values, after defaults have been filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Role(StrEnum):
+    """What a node is in the swarm."""
+
+    MANAGER = "manager"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to log in on a machine over SSH.
+
+    `address` is where SSH connects; `gateway` names the machine to jump through, if any.
+    """
+
+    name: str
+    address: str
+    user: str
+    port: int = 22
+    key: Path | None = None
+    gateway: str | None = None
+
+
+@dataclass(frozen=True)
+class Gateway(Login):
+    """A machine that others are reached through and that is no node itself."""
+
+
+@dataclass(frozen=True)
+class Host(Login):
+    """A machine that is to be a node of the swarm.
+
+    `private_address` is the one that the swarm's own traffic uses, on a network all nodes share.
+    """
+
+    role: Role = Role.WORKER
+    private_address: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_manager(self) -> bool:
+        return self.role is Role.MANAGER
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A cluster's machines, managers first, each in the file's order.
+
+    `entry` is the URL by which users reach the load balancer, where that is not port 8080 of a manager.
+    """
+
+    cluster: str
+    hosts: tuple[Host, ...]
+    gateways: tuple[Gateway, ...] = ()
+    known_hosts: Path | None = None
+    entry: str | None = None
+    source: Path | None = None
+
+    @property
+    def managers(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.is_manager)
+
+    def login(self, name: str) -> Login:
+        """The machine called `name`, a node or a gateway; KeyError where there is none."""
+        for machine in (*self.hosts, *self.gateways):
+            if machine.name == name:
+                return machine
+        raise KeyError(name)
+
+    def host(self, name: str) -> Host | None:
+        """The node called `name`, or None."""
+        return next((host for host in self.hosts if host.name == name), None)

@@ -1,0 +1,51 @@
+"""YAML as Compose files mean it."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmkit.errors import UsageError
+from swarmkit.yamlfile import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("22:22", "22:22"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("true", True),
+        ("False", False),
+        ("2024-01-01", "2024-01-01"),
+        ("0444", 0o444),
+        ("0o17", 0o17),
+        ("0x1F", 31),
+        ("-12", -12),
+        ("0", 0),
+        ("1.5", 1.5),
+        ("1.0e3", 1000.0),
+        ("1e3", "1e3"),
+        ("1.2.3", "1.2.3"),
+        ("12:30:45.5", "12:30:45.5"),
+        ("~", None),
+        ("3.13", 3.13),
+    ],
+)
+def test_a_plain_scalar_is_what_docker_takes_it_for(text: str, value: object) -> None:
+    found = parse(f"a: {text}\n", "f").data["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_position_is_known_for_every_value() -> None:
+    file = parse("a:\n  - b: 1\n    c: 2\n", "f")
+    assert file.where(("a", 0, "c")) == "f:3:8"
+    assert file.where(("a", 0, "none", "deeper")) == "f:2:5"
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!python/object:os.system {}", "a: *nowhere", "a: [", "\ta: 1", "a: 1\n---\nb: 2"]
+)
+def test_what_is_not_plain_yaml_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(UsageError, match="not valid YAML") as raised:
+        parse(text, "f")
+    assert raised.value.where.startswith("f")
