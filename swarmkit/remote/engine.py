@@ -1,0 +1,212 @@
+"""A Docker Engine's API, over a host's SSH connection or at a URL.
+
+The Docker SDK is the transport (connection pool, streams, build contexts, credentials). Bodies are the
+Engine API's own JSON: the SDK's typed helpers lack fields that Swarm has.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import docker
+import docker.errors
+import paramiko
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+
+from swarmkit.errors import OperationFailed, Unreachable
+from swarmkit.remote.connection import Connection
+
+# The newest version whose bodies we know; the engine's own is used where that is older.
+NEWEST_API = "1.45"
+# A request waits for the engine, which may itself wait for a registry or for a quorum.
+TIMEOUT_SECONDS = 120
+# sshd allows 10 sessions a connection (MaxSessions); scripts need some too.
+CHANNELS = 4
+
+# The SDK insists on a port; nothing listens there, and the name is never looked up.
+_URL = "http://engine:2375"
+
+# How a connection can end that is a socket, or an SSH channel in its place.
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, paramiko.SSHException, OSError, EOFError)
+_FRAME_HEADER = struct.Struct(">B3xI")
+
+Params = Mapping[str, str | int | bool]
+
+
+class EngineError(OperationFailed):
+    """The engine answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.status = status
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether an update was based on a version that someone else has changed since."""
+        return "out of sequence" in self.message
+
+
+class Engine:
+    """Requests to one engine; `name` is what errors call it."""
+
+    def __init__(self, api: docker.APIClient, name: str) -> None:
+        self.api = api
+        self.name = name
+
+    @classmethod
+    def over(cls, connection: Connection) -> Engine:
+        """The engine of the machine at the other end of an SSH connection, as root."""
+        adapter = _ChannelAdapter(lambda: connection.root_channel("docker system dial-stdio"))
+        # Not closed: that would close the adapter too, which the SDK's session goes on with.
+        session = requests.Session()
+        session.mount(_URL, adapter)
+        try:
+            answer = session.get(f"{_URL}/version", timeout=TIMEOUT_SECONDS)
+            answer.raise_for_status()
+            version = _version(answer.json())
+        except _BROKEN as error:
+            raise Unreachable(
+                "the Docker Engine does not answer",
+                where=connection.name,
+                hint=f"look at it with: systemctl status docker ({_short(error)})",
+            ) from None
+        api = docker.APIClient(_URL, version=version, timeout=TIMEOUT_SECONDS)
+        api.mount(_URL, adapter)
+        return cls(api, connection.name)
+
+    @classmethod
+    def at(cls, url: str) -> Engine:
+        """The engine at `unix://…`, `tcp://…` or `ssh://…`; raises Unreachable where none answers."""
+        try:
+            found = docker.APIClient(url, version="auto", timeout=TIMEOUT_SECONDS)
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise Unreachable(f"no Docker Engine answers: {_short(error)}", where=url) from None
+        return cls(found, url)
+
+    def close(self) -> None:
+        """Give back the sessions."""
+        self.api.close()
+
+    def get(self, path: str, params: Params | None = None) -> Any:
+        """GET; the decoded JSON answer."""
+        return self._request("GET", path, params).json()
+
+    def post(self, path: str, body: object = None, params: Params | None = None) -> Any:
+        """POST a JSON body; the decoded answer, None where it is empty."""
+        answer = self._request("POST", path, params, body)
+        return answer.json() if answer.content.strip() else None
+
+    def delete(self, path: str, params: Params | None = None) -> None:
+        """DELETE."""
+        self._request("DELETE", path, params)
+
+    def frames(self, path: str, params: Params | None = None) -> Iterator[bytes]:
+        """The payloads of a multiplexed stream, such as logs (Engine API, "Stream format").
+
+        The SDK can read these from sockets only.
+        """
+        answer = self._request("GET", path, params, stream=True)
+        with answer:
+            try:
+                while len(header := answer.raw.read(_FRAME_HEADER.size)) == _FRAME_HEADER.size:
+                    _kind, size = _FRAME_HEADER.unpack(header)
+                    yield answer.raw.read(size)
+            except _BROKEN as error:
+                raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
+
+    def _request(
+        self, method: str, path: str, params: Params | None, body: object = None, stream: bool = False
+    ) -> requests.Response:
+        url = f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
+        try:
+            answer = self.api.request(
+                method, url, params=params, json=body, timeout=TIMEOUT_SECONDS, stream=stream
+            )
+        except _BROKEN as error:
+            raise Unreachable(
+                f"the Docker Engine does not answer: {_short(error)}", where=self.name
+            ) from None
+        if answer.status_code >= 400:
+            raise EngineError(_said(answer), answer.status_code, where=self.name)
+        return answer
+
+    def stream(self, call: Callable[[docker.APIClient], Iterator[Any]]) -> Iterator[Any]:
+        """Items of a streaming call of the SDK, such as a build's output, with our errors."""
+        try:
+            yield from call(self.api)
+        except docker.errors.APIError as error:
+            status = error.status_code or 500
+            raise EngineError(str(error.explanation or error), status, where=self.name) from None
+        except (docker.errors.DockerException, *_BROKEN) as error:
+            raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
+
+
+def _version(answer: Mapping[str, Any]) -> str:
+    newest = str(answer["ApiVersion"])
+    return min(newest, NEWEST_API, key=lambda version: tuple(int(part) for part in version.split(".")))
+
+
+def _said(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["message"]).removeprefix("rpc error: ")
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip() or f"HTTP status {answer.status_code}"
+
+
+def _short(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+class _ChannelConnection(urllib3.connection.HTTPConnection):
+    """An HTTP connection whose socket is an SSH channel."""
+
+    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+        super().__init__("engine", timeout=TIMEOUT_SECONDS)
+        self._open_channel = open_channel
+
+    def connect(self) -> None:
+        channel = self._open_channel()
+        channel.settimeout(TIMEOUT_SECONDS)
+        # A Channel has all of a socket that an HTTP client uses.
+        self.sock = channel
+
+    @property
+    def is_connected(self) -> bool:
+        channel: Any = self.sock
+        return channel is not None and not channel.closed and not channel.eof_received
+
+
+class _ChannelPool(urllib3.HTTPConnectionPool):
+    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+        # More requests at once than channels wait for one instead of opening more sessions.
+        super().__init__("engine", maxsize=CHANNELS, block=True)
+        self._open_channel = open_channel
+
+    def _new_conn(self) -> urllib3.connection.HTTPConnection:
+        return _ChannelConnection(self._open_channel)
+
+
+class _ChannelAdapter(requests.adapters.HTTPAdapter):
+    """Sends every request through a few pooled SSH channels."""
+
+    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+        self._pool = _ChannelPool(open_channel)
+        super().__init__()
+
+    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> urllib3.HTTPConnectionPool:
+        return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, _proxies: Any) -> str:
+        # A proxy of the user's environment has no part in this.
+        return request.path_url
+
+    def close(self) -> None:
+        self._pool.close()
+        super().close()
