@@ -1,0 +1,291 @@
+"""The phases that carry out a plan: one function a kind of action, and the loop that runs them.
+
+Everything that changes a machine or forms the swarm goes through `apply`. Within a phase the hosts
+work in parallel; a host that fails leaves the phases after it, the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from swarmkit.cluster.facts import SwarmMembership
+from swarmkit.cluster.plan import (
+    Action,
+    ClusterPlan,
+    CreateNetwork,
+    InitSwarm,
+    InstallEngine,
+    JoinSwarm,
+    LeaveOther,
+    Phase,
+    Trust,
+    UpdateNode,
+)
+from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, raise_all
+from swarmkit.images.trust import apply_trust
+from swarmkit.inventory import Host
+from swarmkit.remote import Engine, EngineError, Fleet, Outcomes
+from swarmkit.services.nodes import update_node
+from swarmkit.swarm import Node, nodes
+from swarmkit.ui import Ui
+from swarmkit.waiting import wait_for
+
+T = TypeVar("T")
+
+SWARM_PORT = 2377
+# A manager that joins makes the managers elect and copy; a small machine takes its time.
+JOIN_SECONDS = 90
+READY_SECONDS = 60
+
+# dpkg may have been cut off in an earlier run, and a fresh machine's own updates may hold its locks.
+# apt waits for dpkg's lock when told to, but not for that of its package lists.
+_INSTALL = """
+export DEBIAN_FRONTEND=noninteractive
+apt='apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -q -y'
+update() {{
+  for second in $(seq 300); do
+    said=$($apt update 2>&1) && return 0
+    case "$said" in *'Could not get lock'*) sleep 1 ;; *) break ;; esac
+  done
+  printf '%s\n' "$said" >&2
+  return 1
+}}
+known() {{ apt-cache show "$1" >/dev/null 2>&1; }}
+install_them() {{
+  wanted=
+  # Before Debian 13 the docker command is part of docker.io, and there is no docker-cli.
+  for package in {packages}; do if known "$package"; then wanted="$wanted $package"; fi; done
+  dpkg --configure -a >/dev/null
+  $apt install --no-install-recommends $wanted iptables ca-certificates
+}}
+known docker.io || update || exit 1
+install_them || {{ update && install_them; }} || exit 1
+"""
+_START = """
+systemctl enable --now docker.service
+for i in $(seq 150); do docker version >/dev/null 2>&1 && exit 0; sleep 0.2; done
+systemctl status --no-pager docker.service
+exit 1
+"""
+
+
+@dataclass
+class Work:
+    """What the phases share: the connections, the plan, and who has failed so far."""
+
+    fleet: Fleet
+    plan: ClusterPlan
+    ui: Ui
+    failed: dict[str, SwarmkitError] = field(default_factory=dict)
+    completed: set[tuple[Phase, str]] = field(default_factory=set)
+
+    @property
+    def manager(self) -> Engine:
+        return self.fleet.engine(self.plan.founder)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the manager that everything leans on has failed."""
+        return self.plan.founder.name in self.failed
+
+    def run(self, phase: Phase, hosts: Sequence[Host], work: Callable[[Host], T]) -> Outcomes[T]:
+        """Do one phase's work on several hosts in parallel, and keep account of those that fail."""
+        outcomes = self.fleet.map(work, hosts)
+        for name, error in outcomes.errors.items():
+            self.ui.say(f"  {name}: {phase}: failed")
+            self.failed[name] = error
+        self.completed |= {(phase, name) for name in outcomes.values}
+        return Outcomes(outcomes.values)
+
+
+def apply(work: Work) -> list[Action]:
+    """Carry out the plan; returns the actions that were done. What failed is in `work.failed`."""
+    done: list[Action] = []
+    for phase in Phase:
+        todo: dict[str, list[Action]] = {}
+        for action in work.plan.actions:
+            if action.phase is phase and action.host not in work.failed:
+                todo.setdefault(action.host, []).append(action)
+        if work.is_lost:
+            break
+        if todo:
+            hosts = [host for host in work.fleet.inventory.hosts if host.name in todo]
+            start = time.monotonic()
+            _RUN[phase](work, hosts, todo)
+            seconds = time.monotonic() - start
+            for host in hosts:
+                if (phase, host.name) in work.completed:
+                    done += todo[host.name]
+                    for action in todo[host.name]:
+                        work.ui.say(f"  {host.name}: {action.title} ({seconds:.1f} s)")
+    return done
+
+
+Todo = Mapping[str, Sequence[Action]]
+
+
+def _engine(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+    def install(host: Host) -> None:
+        for action in todo[host.name]:
+            assert isinstance(action, InstallEngine)
+            packages = " ".join(action.packages)
+            script = (_INSTALL.format(packages=packages) if packages else "") + _START
+            work.fleet.connection(host).run(script).checked(action.title)
+
+    work.run(Phase.ENGINE, hosts, install)
+
+
+def _trust(work: Work, _hosts: Sequence[Host], todo: Todo) -> None:
+    steps = tuple(action.step for some in todo.values() for action in some if isinstance(action, Trust))
+    apply_trust(
+        replace(work.plan.trust, actions=steps),
+        work.fleet.inventory.hosts,
+        lambda host, script: (
+            work.fleet.connection(host).run(script).checked("setting up the registry's trust")
+        ),
+        lambda each, some: work.run(Phase.TRUST, some, each),
+    )
+
+
+def _swarm(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+    def enter(host: Host) -> None:
+        engine = work.fleet.engine(host)
+        for action in todo[host.name]:
+            match action:
+                case LeaveOther():
+                    engine.post("/swarm/leave", params={"force": True})
+                case InitSwarm(address=address):
+                    body = {
+                        "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
+                        "AdvertiseAddr": f"{address}:{SWARM_PORT}",
+                        "DataPathAddr": address,
+                    }
+                    engine.post("/swarm/init", body)
+                case JoinSwarm(role=role, address=address):
+                    _join(work, engine, role, address)
+
+    # The swarm must exist before anyone can join it.
+    founders = [host for host in hosts if host == work.plan.founder]
+    work.run(Phase.SWARM, founders, enter)
+    if not work.is_lost:
+        work.run(Phase.SWARM, [host for host in hosts if host not in founders], enter)
+
+
+def _join(work: Work, engine: Engine, role: str, address: str) -> None:
+    """Join through the Engine API, so that the token is in a request's body and nowhere else."""
+    tokens = work.manager.get("/swarm")["JoinTokens"]
+    body = {
+        "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
+        "AdvertiseAddr": address,
+        "DataPathAddr": address,
+        "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
+        "JoinToken": tokens["Manager" if role == "manager" else "Worker"],
+    }
+    # While another manager joins, the swarm has no leader for a moment and turns newcomers away.
+    for attempt in Retrying(
+        retry=retry_if_exception_type(EngineError),
+        stop=stop_after_delay(JOIN_SECONDS),
+        wait=wait_random_exponential(multiplier=0.2, max=3),
+        reraise=True,
+    ):
+        with attempt:
+            if SwarmMembership.of(engine.get("/info")).state in ("inactive", "error"):
+                _post_join(engine, body)
+    wait_for(
+        lambda: SwarmMembership.of(engine.get("/info")).state == "active",
+        JOIN_SECONDS,
+        lambda: OperationFailed(
+            "joining goes on in the background and has not ended: "
+            f"{SwarmMembership.of(engine.get('/info')).error or 'no reason given'}",
+            where=engine.name,
+            hint=f"can it reach {work.plan.founder.private_address}:{SWARM_PORT}/tcp?",
+        ),
+    )
+
+
+def _post_join(engine: Engine, body: Mapping[str, object]) -> None:
+    try:
+        engine.post("/swarm/join", body)
+    except EngineError as error:
+        # The engine answers after 20 s whatever happens, and goes on by itself (moby, cluster.Join).
+        if "Timeout was reached before node joined" not in error.message:
+            raise
+
+
+def _nodes(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+    def update(host: Host) -> None:
+        node_id = SwarmMembership.of(work.fleet.engine(host).get("/info")).node_id
+        for action in todo[host.name]:
+            assert isinstance(action, UpdateNode)
+            update_node(work.manager, node_id, labels=action.labels, role=action.role)
+
+    work.run(Phase.NODES, hosts, update)
+
+
+def _network(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+    def create(host: Host) -> None:
+        for action in todo[host.name]:
+            assert isinstance(action, CreateNetwork)
+            body = {
+                "Name": action.name,
+                "Driver": "overlay",
+                "Scope": "swarm",
+                "CheckDuplicate": True,
+                "IPAM": {"Driver": "default", "Config": [{"Subnet": action.subnet}]},
+                "Labels": {"swarmkit.system": "edge"},
+            }
+            work.manager.post("/networks/create", body)
+
+    work.run(Phase.NETWORK, hosts, create)
+
+
+_RUN: Mapping[Phase, Callable[[Work, Sequence[Host], Todo], None]] = {
+    Phase.ENGINE: _engine,
+    Phase.TRUST: _trust,
+    Phase.SWARM: _swarm,
+    Phase.NODES: _nodes,
+    Phase.NETWORK: _network,
+}
+
+
+def verify(work: Work, hosts: Sequence[Host]) -> list[Node]:
+    """Wait until the swarm itself lists every host as ready and in its role; returns all its nodes.
+
+    Raises NotConverged, or Problems, naming the hosts for which that does not come true.
+    """
+    found: list[Node] = []
+    wrong: dict[str, str] = {}
+
+    def all_right() -> bool:
+        found[:] = nodes(work.manager)
+        wrong.clear()
+        by_name = {node.name: node for node in found}
+        for host in hosts:
+            node = by_name.get(host.name)
+            if node is None:
+                wrong[host.name] = "the swarm has no such node"
+            elif not node.is_ready:
+                message = node.raw["Status"].get("Message", "")
+                wrong[host.name] = f"the swarm sees it as {node.state}{f': {message}' if message else ''}"
+            elif node.role != host.role:
+                wrong[host.name] = f"the swarm has it as a {node.role}"
+        return not wrong
+
+    def explain() -> SwarmkitError:
+        hint = "is the machine up, and can it reach the managers on 2377/tcp?"
+        errors: list[SwarmkitError] = [
+            NotConverged(text, where=name, hint=hint) for name, text in wrong.items()
+        ]
+        try:
+            raise_all(errors)
+        except SwarmkitError as error:
+            return error
+        raise AssertionError("explained only when something is wrong")
+
+    wait_for(all_right, READY_SECONDS, explain)
+    return found

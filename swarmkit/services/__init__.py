@@ -1,0 +1,1 @@
+"""Operating what runs: scale, drain, look."""

@@ -1,0 +1,95 @@
+"""Nodes in operation: labels and roles, draining, activating."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from swarmkit.errors import NotConverged
+from swarmkit.remote import Engine, EngineError
+from swarmkit.services.converge import converge, engine_time
+from swarmkit.swarm import Node, is_placeable, node_tasks, nodes, services
+from swarmkit.ui import Ui
+from swarmkit.waiting import wait_for
+
+
+def update_node(
+    engine: Engine,
+    node_id: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    role: str | None = None,
+    availability: str | None = None,
+) -> None:
+    """Change a node's labels (added to those it has), role or availability; the rest stays.
+
+    An update names the version that it is based on (Engine API): where someone else was faster, it is
+    read and written again.
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.is_stale),
+        stop=stop_after_attempt(8),
+        wait=wait_random_exponential(multiplier=0.05, max=1),
+        reraise=True,
+    ):
+        with attempt:
+            raw = engine.get(f"/nodes/{node_id}")
+            spec = raw["Spec"]
+            spec["Labels"] = {**(spec.get("Labels") or {}), **(labels or {})}
+            spec["Role"] = role or spec["Role"]
+            spec["Availability"] = availability or spec["Availability"]
+            engine.post(f"/nodes/{node_id}/update", spec, {"version": raw["Version"]["Index"]})
+
+
+def drain_node(engine: Engine, node: Node, ui: Ui, *, timeout: float) -> bool:
+    """Drain a node and wait until it is empty and its services are whole again on the others.
+
+    Returns whether anything had to be changed. Raises NotConverged where that does not come true
+    within `timeout` seconds.
+    """
+    leaving = {task.service_id for task in node_tasks(engine, node.id) if task.desired == "running"}
+    since = engine_time(engine)
+    changed = node.availability != "drain"
+    if changed:
+        update_node(engine, node.id, availability="drain")
+    deadline = time.monotonic() + timeout
+    with ui.progress() as shown:
+
+        def is_empty() -> bool:
+            left = sum(task.is_up or task.is_leaving for task in node_tasks(engine, node.id))
+            shown.update(f"  {node.name}: {left} tasks still there")
+            return not left
+
+        # What a dead node runs nobody knows; the swarm has given up on it by itself.
+        if node.is_ready:
+            wait_for(
+                is_empty,
+                timeout,
+                lambda: NotConverged(
+                    f"not empty after {timeout:.0f} s",
+                    where=node.name,
+                    hint=f"it goes on by itself; to undo it: swarmkit node activate {node.name}",
+                ),
+            )
+    others = nodes(engine)
+    moved = []
+    for service in services(engine):
+        if service.id not in leaving or service.is_global:
+            continue
+        if any(is_placeable(other, service.constraints) for other in others):
+            moved.append(service.id)
+        else:
+            ui.warn(f"{service.name} may run on {node.name} only; it waits until the node is active again")
+    if moved:
+        converge(engine, moved, ui, timeout=max(deadline - time.monotonic(), 1.0), since=since)
+    return changed
+
+
+def activate_node(engine: Engine, node: Node) -> bool:
+    """Let a node take tasks again; returns whether that was a change."""
+    if node.availability == "active":
+        return False
+    update_node(engine, node.id, availability="active")
+    return True

@@ -1,0 +1,108 @@
+"""Which cluster a command is about, and the way in.
+
+Order: `--engine`, `--inventory` (or SWARMKIT_INVENTORY), ./inventory.yml, DOCKER_HOST, the lab that
+runs on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarmkit.errors import UsageError
+from swarmkit.inventory import Inventory, load
+from swarmkit.remote import Engine, Fleet
+from swarmkit.ui import Ui
+
+LOCAL_FILE = Path("inventory.yml")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cluster: an inventory, or an engine's URL. `named` is false where it was guessed."""
+
+    name: str
+    origin: str
+    named: bool
+    inventory: Inventory | None = None
+    engine_url: str = ""
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """A way into a cluster: its manager's engine and, where an inventory is known, all its hosts."""
+
+    target: Target
+    engine: Engine
+    fleet: Fleet | None = None
+
+
+def resolve(inventory: Path | None, engine: str | None, *, hosts_needed: bool = False) -> Target:
+    """The target by the order above. With `hosts_needed` only an inventory will do.
+
+    Raises UsageError where there is none, or an inventory cannot be used.
+    """
+    if engine is not None:
+        if hosts_needed:
+            raise UsageError(
+                "this command works on machines and needs an inventory, not an engine", hint=_HINT
+            )
+        return Target(name=engine, origin="--engine", named=True, engine_url=engine)
+    if inventory is not None:
+        return _from_file(inventory, named=True)
+    if LOCAL_FILE.is_file():
+        return _from_file(LOCAL_FILE, named=False)
+    if (url := os.environ.get("DOCKER_HOST")) and not hosts_needed:
+        return Target(name=url, origin="DOCKER_HOST", named=True, engine_url=url)
+    from swarmkit.lab.find import running
+
+    labs = running()
+    if len(labs) == 1:
+        return _from_file(labs[0].inventory, named=False)
+    if labs:
+        names = ", ".join(str(lab.inventory) for lab in labs)
+        raise UsageError("several labs run here, and none is named", hint=f"choose one with -i: {names}")
+    raise UsageError("no cluster is named, and there is none to guess", hint=_HINT)
+
+
+_HINT = "name one with -i inventory.yml (examples in inventories/), or make a lab here: swarmkit lab up"
+
+
+def _from_file(path: Path, *, named: bool) -> Target:
+    inventory = load(path)
+    return Target(name=inventory.cluster, origin=str(path), named=named, inventory=inventory)
+
+
+def fleet_of(target: Target, *, accept_host_keys: bool = False) -> Fleet:
+    """The connections to the target's hosts."""
+    assert target.inventory is not None, "resolved with hosts_needed"
+    return Fleet(target.inventory, accept_host_keys=accept_host_keys)
+
+
+@contextmanager
+def opened(target: Target, ui: Ui, *, mutates: bool = False) -> Iterator[Swarm]:
+    """Open a way into the cluster, said first where the command will change something.
+
+    Raises Unreachable where no manager answers.
+    """
+    from swarmkit.cluster.bootstrap import manager_engine
+
+    if mutates:
+        announce(target, ui)
+    if target.inventory is None:
+        engine = Engine.at(target.engine_url)
+        try:
+            yield Swarm(target, engine)
+        finally:
+            engine.close()
+        return
+    with Fleet(target.inventory) as fleet:
+        yield Swarm(target, manager_engine(fleet), fleet)
+
+
+def announce(target: Target, ui: Ui) -> None:
+    """Say which cluster is about to be changed."""
+    ui.say(f"cluster {target.name} ({target.origin})")
