@@ -1,0 +1,5 @@
+"""`python -m swarmkit`."""
+
+from swarmkit.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""The lab that end-to-end tests share: real nodes, made once a run and removed at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmkit.inventory import Login, load
+from swarmkit.remote import Connection, HostKeys
+from tests.conftest import Swarmkit
+
+LAB = "swarmkit-tests"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab and the ways into it."""
+
+    swarmkit: Swarmkit
+    inventory: Path
+    url: str
+    nodes: dict[str, dict[str, Any]]
+
+    def shell(self, node: str, script: str) -> str:
+        """Run a script as root on a node, over a connection of its own; its output."""
+        inventory = load(self.inventory)
+        folder, found = self.inventory.parent, self.nodes[node]
+        login = Login(node, "127.0.0.1", "swarmkit", found["ssh_port"], folder / "id_ed25519")
+        connection = Connection(login, HostKeys(inventory.known_hosts))
+        try:
+            return connection.run(script, timeout=120).checked(script)
+        finally:
+            connection.close()
+
+    def power(self, state: str, node: str) -> None:
+        """Switch a node `off` or `on`."""
+        self.swarmkit("lab", "stop" if state == "off" else "start", node, "--name", LAB)
+
+
+@pytest.fixture(scope="session")
+def machines(docker_engine: None, swarmkit: Swarmkit) -> Iterator[Callable[[int], Lab]]:
+    """Gives a lab of bare machines, made when first asked for; asked for more, it grows."""
+
+    def up(count: int) -> Lab:
+        found = swarmkit.json("lab", "up", "--bare", "--name", LAB, "--nodes", str(count))
+        inventory = Path(found["inventory"])
+        by_name = {node["name"]: node for node in found["nodes"]}
+        return Lab(
+            Swarmkit(swarmkit.environment, inventory, folder=swarmkit.folder),
+            inventory,
+            found["urls"]["balancer"],
+            by_name,
+        )
+
+    # What a run that was killed has left.
+    if LAB in [lab["name"] for lab in swarmkit.json("lab", "ls")]:
+        swarmkit("lab", "down", "--name", LAB)
+    yield up
+    swarmkit("lab", "down", "--name", LAB)
+
+
+def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for a condition, with a limit."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
