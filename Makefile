@@ -1,0 +1,50 @@
+# What a newcomer types. Everything these targets make, `make clean` removes.
+.PHONY: help demo test lint unit integration e2e soak wheel clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+help:
+	@echo 'make demo         a swarm of three machines on this one, with a load-balanced web site on it'
+	@echo 'make test         lint, types, and all tests (the last on a swarm that they make and remove)'
+	@echo 'make lint | unit | integration | e2e   parts of it'
+	@echo 'make soak         what is too long for make test'
+	@echo 'make wheel        build the package into dist/'
+	@echo 'make clean        remove everything that these made'
+
+demo:
+	@scripts/ensure-venv.sh
+	@scripts/ensure-engine.sh
+	@$(BIN)/python scripts/demo.py
+
+# The end-to-end tests say for themselves where Docker is missing, and why.
+test: lint
+	@scripts/ensure-engine.sh || test -z "$$SWARMKIT_REQUIRE_E2E"
+	$(PYTEST) -m 'not soak' tests/unit tests/integration tests/e2e
+
+lint:
+	@scripts/ensure-venv.sh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit:
+	@scripts/ensure-venv.sh
+	$(PYTEST) tests/unit
+
+integration e2e:
+	@scripts/ensure-venv.sh
+	@scripts/ensure-engine.sh
+	$(PYTEST) tests/$@
+
+soak:
+	@scripts/ensure-venv.sh
+	@scripts/ensure-engine.sh
+	SWARMKIT_REQUIRE_E2E=1 $(PYTEST) tests -m soak
+
+wheel:
+	@scripts/ensure-venv.sh
+	$(BIN)/python -m build --wheel
+
+clean:
+	@scripts/clean.sh
