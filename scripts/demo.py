@@ -18,11 +18,15 @@ SWARMKIT = Path(sys.executable).with_name("swarmkit")
 LAB = "demo"
 
 
-def run(*arguments: str, inventory: Path | None = None) -> Any:
-    """Run a swarmkit command; its progress passes through, its JSON result is returned."""
+def run(*arguments: str, inventory: Path | None = None, quiet: bool = False) -> Any:
+    """Run a swarmkit command; its progress passes through unless `quiet`, its JSON result is returned."""
     options = ["-i", str(inventory)] if inventory else []
     done = subprocess.run(
-        [SWARMKIT, "-o", "json", *options, *arguments], stdout=subprocess.PIPE, text=True, check=False
+        [SWARMKIT, "-o", "json", *options, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if quiet else None,
+        text=True,
+        check=False,
     )
     if done.returncode:
         print(f"\nThis step failed, with exit code {done.returncode}. `make clean` removes what there is.")
@@ -80,8 +84,8 @@ def main() -> None:
     print("\nPower cut: all machines off, then only the manager on again", flush=True)
     start = time.monotonic()
     for node in lab["nodes"]:
-        run("lab", "stop", node["name"], "--name", LAB)
-    run("lab", "start", "m1", "--name", LAB)
+        run("lab", "stop", node["name"], "--name", LAB, quiet=True)
+    run("lab", "start", "m1", "--name", LAB, quiet=True)
     while True:
         try:
             if sum(answers(url, 20).values()) == 20:
@@ -93,7 +97,7 @@ def main() -> None:
     print(f"  the site answers again {time.monotonic() - start:.1f} s after the power cut began")
     show_answers(url, 20)
     for worker in workers:
-        run("lab", "start", worker, "--name", LAB)
+        run("lab", "start", worker, "--name", LAB, quiet=True)
     on_lab("The workers are on again, and the swarm is whole", "init")
 
     print(f"\nOpen {url} and reload it: each time another task answers.")

@@ -28,5 +28,5 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 echo "making the virtual environment .venv"
 [ -x .venv/bin/pip ] || "$python" -m venv .venv
-.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+.venv/bin/pip install -qq --disable-pip-version-check -e '.[dev]'
 printf '%s\n' "$sum" >"$stamp"

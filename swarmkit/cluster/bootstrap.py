@@ -125,7 +125,7 @@ def _converge(
                 hint="form it first: swarmkit init",
             )
         plan = plan_cluster(inventory, facts, state, hosts=hosts, take_over=take_over)
-        if not all(one.has_ipvs for one in facts.values()):
+        if plan.actions and not all(one.has_ipvs for one in facts.values()):
             ui.warn(
                 "a kernel here has no IPVS: ports published in `ingress` mode and virtual IPs will not "
                 "answer; swarmkit's own stacks do without them"

@@ -76,13 +76,13 @@ exit 1
 
 @dataclass
 class Work:
-    """What the phases share: the connections, the plan, and who has failed so far."""
+    """What the phases share: the connections, the plan, who has failed and how long each took."""
 
     fleet: Fleet
     plan: ClusterPlan
     ui: Ui
     failed: dict[str, SwarmkitError] = field(default_factory=dict)
-    completed: set[tuple[Phase, str]] = field(default_factory=set)
+    seconds: dict[tuple[Phase, str], float] = field(default_factory=dict)
 
     @property
     def manager(self) -> Engine:
@@ -94,12 +94,18 @@ class Work:
         return self.plan.founder.name in self.failed
 
     def run(self, phase: Phase, hosts: Sequence[Host], work: Callable[[Host], T]) -> Outcomes[T]:
-        """Do one phase's work on several hosts in parallel, and keep account of those that fail."""
-        outcomes = self.fleet.map(work, hosts)
+        """Do one phase's work on several hosts in parallel, and keep account of how it went on each."""
+
+        def timed(host: Host) -> T:
+            start = time.monotonic()
+            result = work(host)
+            self.seconds[phase, host.name] = time.monotonic() - start
+            return result
+
+        outcomes = self.fleet.map(timed, hosts)
         for name, error in outcomes.errors.items():
             self.ui.say(f"  {name}: {phase}: failed")
             self.failed[name] = error
-        self.completed |= {(phase, name) for name in outcomes.values}
         return Outcomes(outcomes.values)
 
 
@@ -115,14 +121,14 @@ def apply(work: Work) -> list[Action]:
             break
         if todo:
             hosts = [host for host in work.fleet.inventory.hosts if host.name in todo]
-            start = time.monotonic()
-            _RUN[phase](work, hosts, todo)
-            seconds = time.monotonic() - start
+            with work.ui.progress() as shown:
+                shown.update(f"  {phase}: {', '.join(host.name for host in hosts)}")
+                _RUN[phase](work, hosts, todo)
             for host in hosts:
-                if (phase, host.name) in work.completed:
+                if (phase, host.name) in work.seconds:
                     done += todo[host.name]
-                    for action in todo[host.name]:
-                        work.ui.say(f"  {host.name}: {action.title} ({seconds:.1f} s)")
+                    did = ", ".join(action.title for action in todo[host.name])
+                    work.ui.say(f"    {host.name}: {did} ({work.seconds[phase, host.name]:.1f} s)")
     return done
 
 

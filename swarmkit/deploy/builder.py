@@ -48,6 +48,9 @@ def build_images(
         def say(text: str) -> None:
             shown.update(f"  {text}")
 
+        def detail(text: str) -> None:
+            shown.detail(f"  {text[:100]}")
+
         node_id = SwarmMembership.of(engine.get("/info")).node_id
         ensure_registry(engine, shell, node_id, certificate, say=say)
         images = {
@@ -60,7 +63,7 @@ def build_images(
                     source.dockerfile,
                     _arguments(source),
                     say=say,
-                    detail=ui.debug,
+                    detail=detail,
                 )
             )
             for service, source in sources.items()

@@ -55,7 +55,7 @@ def build_and_push(
     The engine and shell are those of the manager that builds; `name` is `stack/service`, `folder` the
     context, `dockerfile` a path from there, `target` a stage of it. The tag names the content: context,
     arguments, target and, where the Dockerfile declares `ARG BASE`, the base image. An image that the
-    registry has under it is not built again. `say` gets the steps, `detail` the steps' output.
+    registry has under it is not built again. `say` gets the stages, `detail` the build's own output.
 
     Raises UsageError for a bad context, OperationFailed where building or pushing fails.
     """
@@ -69,7 +69,7 @@ def build_and_push(
         if digest := registry_digest(engine, reference):
             say(f"{name}: unchanged")
             return ImageRef(repository, tag, digest)
-        say(f"{name}: sending {_size(context.size)}")
+        say(f"{name}: building ({_size(context.size)} of context)")
         build(
             engine,
             context,
@@ -78,7 +78,6 @@ def build_and_push(
             target=target,
             what=name,
             where=str(folder / dockerfile),
-            say=say,
             detail=detail,
         )
     say(f"{name}: pushing")
@@ -173,7 +172,6 @@ def build(
     what: str,
     target: str = "",
     where: str = "",
-    say: Say = quiet,
     detail: Say = quiet,
 ) -> None:
     """Build `context` on the engine and give the image the name `reference`.
@@ -210,7 +208,7 @@ def build(
                 if text.startswith("Step "):
                     step = text.replace(" : ", ": ", 1)
                     output.clear()
-                    say(f"{what}: {step}")
+                    detail(f"{what}: {step}")
                 elif text and not text.startswith(("--->", "Removing intermediate container")):
                     output.append(text)
                     detail(text)

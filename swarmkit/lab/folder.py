@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +138,17 @@ class Folder:
         _write(self.known_hosts, "".join(f"{line}\n" for line in known.values()), 0o644)
 
     def remove(self) -> bool:
-        """Remove the folder with all that is in it; false where there was none."""
+        """Remove the folder with all that is in it; false where there was none.
+
+        The last lab takes swarmkit's own folder with it, unless something else is in that.
+        """
         try:
             shutil.rmtree(self.path)
         except FileNotFoundError:
             return False
+        with suppress(OSError):
+            self.path.parent.rmdir()
+            paths.data_dir().rmdir()
         return True
 
     @staticmethod

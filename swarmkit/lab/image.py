@@ -42,7 +42,8 @@ def ensure(client: DockerClient, bare: bool, say: Callable[[str], None]) -> str:
         with tempfile.TemporaryFile() as context:
             write_context(folder, _saved(client), context)
             context.seek(0)
-            _build(client, context, tag, target, say)
+            say("building the image of a node")
+            _build(client, context, tag, target)
         with explained("naming the image", where=tag):
             client.images.get(tag).tag(REPOSITORY, target)
     return tag
@@ -115,9 +116,7 @@ def _saved(client: DockerClient) -> Iterable[bytes]:
         return client.images.get(BASE).save(named=BASE)
 
 
-def _build(
-    client: DockerClient, context: IO[bytes], tag: str, target: str, say: Callable[[str], None]
-) -> None:
+def _build(client: DockerClient, context: IO[bytes], tag: str, target: str) -> None:
     api: Any = client.api
     log: list[str] = []
     with explained("building the image", where=tag):
@@ -140,6 +139,3 @@ def _build(
                 raise OperationFailed("building the image of a node failed", hint="\n  ".join(end))
             text = event.get("stream", "").strip()
             log += text.splitlines()
-            # The engine counts: Step 5/11, then the instruction.
-            if text.startswith("Step "):
-                say(f"building the image of a node: step {text.split()[1]}")

@@ -112,10 +112,10 @@ class Ui:
     def progress(self) -> Iterator[Progress]:
         """A line that changes as work goes on; on anything but a terminal, a line a change."""
         if not self._stderr.isatty():
-            yield Progress(self.say)
+            yield Progress(self.say, self.debug)
             return
         with self._console(self._stderr).status("") as status:
-            yield Progress(status.update)
+            yield Progress(status.update, status.update)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
@@ -137,14 +137,20 @@ class Ui:
 class Progress:
     """Shows the latest state of something long; equal states are shown once."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[str], None], show_detail: Callable[[str], None]) -> None:
         self._show = show
+        self._show_detail = show_detail
         self._last = ""
 
     def update(self, text: str) -> None:
+        """A state that everyone sees."""
         if text != self._last:
             self._last = text
             self._show(text)
+
+    def detail(self, text: str) -> None:
+        """A state that passes by on a terminal, and is kept only for those who asked with `-v`."""
+        self._show_detail(text)
 
 
 def key_values(values: Mapping[str, str]) -> str:

@@ -79,7 +79,8 @@ class Cluster:
 
     def build(self, folder: Path, name: str = "test/App", dockerfile: str = "Dockerfile") -> ImageRef:
         self.said.clear()
-        return build_and_push(self.engine, self.shell, name, folder, dockerfile, say=self.said.append)
+        said = self.said.append
+        return build_and_push(self.engine, self.shell, name, folder, dockerfile, say=said, detail=said)
 
     def forget(self, image: ImageRef) -> None:
         """Remove an image from the engine, not from the registry."""

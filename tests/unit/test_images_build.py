@@ -275,16 +275,15 @@ def test_a_failed_step_is_named_with_the_end_of_its_output(folder: Path) -> None
             {"error": "The command '/bin/sh -c make' returned a non-zero code: 2"},
         ]
     )
-    steps: list[str] = []
     output: list[str] = []
     with packed(folder) as context, pytest.raises(OperationFailed) as caught:
-        build(engine, context, "x:1", {}, what="web/web", where="D", say=steps.append, detail=output.append)
+        build(engine, context, "x:1", {}, what="web/web", where="D", detail=output.append)
     assert str(caught.value) == (
         "D: the image of web/web cannot be built: Step 2/2: RUN make: the command returned a non-zero code: 2"
     )
     assert caught.value.hint.split("\n  ") == ["compiling", "foo.c:1: no"]
-    assert steps == ["web/web: Step 1/2: FROM scratch", "web/web: Step 2/2: RUN make"]
-    assert output == ["compiling", "foo.c:1: no"]
+    steps = ["web/web: Step 1/2: FROM scratch", "web/web: Step 2/2: RUN make"]
+    assert output == [*steps, "compiling", "foo.c:1: no"]
 
 
 def test_an_image_that_is_not_in_the_registry_differs_from_a_registry_that_does_not_answer() -> None:
