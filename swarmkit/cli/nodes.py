@@ -36,7 +36,7 @@ def drain(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they are empty.")] = 300,
 ) -> None:
     """Move all tasks off nodes; ends when they run elsewhere."""
-    from swarmkit.services.nodes import drain_node
+    from swarmkit.services.nodes import drain_nodes
     from swarmkit.swarm import find_node, nodes
     from swarmkit.target import opened, resolve
 
@@ -45,7 +45,7 @@ def drain(
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
         known = nodes(swarm.engine)
         found = [find_node(known, name) for name in names]
-        changed = [node.name for node in found if drain_node(swarm.engine, node, ui, timeout=timeout)]
+        changed = drain_nodes(swarm.engine, found, ui, timeout=timeout)
         ui.result(
             {"nodes": [node.name for node in found], "changed": len(changed), "seconds": seconds()},
             f"{', '.join(node.name for node in found)}: drained, no task left ({seconds():.1f} s)",

@@ -26,7 +26,7 @@ from swarmkit.errors import (
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.inventory import Host
 from swarmkit.remote import Engine, EngineError, Fleet
-from swarmkit.services.nodes import drain_node, update_node
+from swarmkit.services.nodes import drain_nodes, forget_node, update_node
 from swarmkit.swarm import Node, find_node, nodes
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
@@ -206,7 +206,7 @@ def leave(fleet: Fleet, ui: Ui, name: str, *, timeout: float, force: bool = Fals
 
         if node.is_ready:
             try:
-                drain_node(manager, node, ui, timeout=timeout)
+                drain_nodes(manager, [node], ui, timeout=timeout)
                 did("drained")
             except NotConverged:
                 if not force:
@@ -219,7 +219,7 @@ def leave(fleet: Fleet, ui: Ui, name: str, *, timeout: float, force: bool = Fals
             _leave_swarm(engine, node, manager)
             fleet.connection(host).run(REMOVE_TRUST).checked("removing the registry's certificates")
             did("left the swarm")
-        manager.delete(f"/nodes/{node.id}", {"force": True})
+        forget_node(manager, node.id)
         did("struck off the swarm's list")
         return Report(inventory.cluster, steps, "done", seconds())
 

@@ -18,6 +18,7 @@ from swarmkit.cluster.plan import (
     Action,
     ClusterPlan,
     CreateNetwork,
+    ForgetNode,
     InitSwarm,
     InstallEngine,
     JoinSwarm,
@@ -30,7 +31,7 @@ from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, raise_
 from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
 from swarmkit.remote import Engine, EngineError, Fleet, Outcomes
-from swarmkit.services.nodes import update_node
+from swarmkit.services.nodes import forget_node, update_node
 from swarmkit.swarm import Node, nodes
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
@@ -225,10 +226,13 @@ def _post_join(engine: Engine, body: Mapping[str, object]) -> None:
 
 def _nodes(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
     def update(host: Host) -> None:
-        node_id = SwarmMembership.of(work.fleet.engine(host).get("/info")).node_id
         for action in todo[host.name]:
-            assert isinstance(action, UpdateNode)
-            update_node(work.manager, node_id, labels=action.labels, role=action.role)
+            match action:
+                case ForgetNode(node_id=node_id):
+                    forget_node(work.manager, node_id)
+                case UpdateNode(labels=labels, role=role):
+                    own_id = SwarmMembership.of(work.fleet.engine(host).get("/info")).node_id
+                    update_node(work.manager, own_id, labels=labels, role=role)
 
     work.run(Phase.NODES, hosts, update)
 

@@ -116,6 +116,18 @@ class UpdateNode(Action):
 
 
 @dataclass(frozen=True)
+class ForgetNode(Action):
+    """Strike a dead node off the swarm's list whose machine has come back as another node."""
+
+    node_id: str
+    phase = Phase.NODES
+
+    @property
+    def title(self) -> str:
+        return f"forget the dead node {self.node_id} that it was before"
+
+
+@dataclass(frozen=True)
 class CreateNetwork(Action):
     """Make the overlay network that joins the balancer and the services behind it."""
 
@@ -270,12 +282,17 @@ def _swarm_actions(host: Host, found: HostFacts, state: SwarmState, is_founder: 
 
 def _node_actions(host: Host, found: HostFacts, state: SwarmState) -> list[Action]:
     wanted = {**host.labels, HOST_LABEL: host.name}
+    dead: list[Action] = [
+        ForgetNode(host.name, node.id)
+        for node in state.nodes
+        if node.name == host.name and node.id != found.swarm.node_id and node.state == "down"
+    ]
     node = next((node for node in state.nodes if node.id and node.id == found.swarm.node_id), None)
     if node is None:
-        return [UpdateNode(host.name, wanted)]
+        return [*dead, UpdateNode(host.name, wanted)]
     missing = {key: value for key, value in wanted.items() if node.labels.get(key) != value}
     role = host.role.value if node.role != host.role else None
-    return [UpdateNode(host.name, missing, role)] if missing or role else []
+    return [*dead, UpdateNode(host.name, missing, role)] if missing or role else dead
 
 
 def free_subnet(taken: Sequence[IPv4Network]) -> IPv4Network:

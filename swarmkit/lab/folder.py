@@ -140,7 +140,8 @@ class Folder:
     def remove(self) -> bool:
         """Remove the folder with all that is in it; false where there was none.
 
-        The last lab takes swarmkit's own folder with it, unless something else is in that.
+        The last lab takes swarmkit's own folder with it, unless something else is in that, or the user
+        has chosen it.
         """
         try:
             shutil.rmtree(self.path)
@@ -148,7 +149,8 @@ class Folder:
             return False
         with suppress(OSError):
             self.path.parent.rmdir()
-            paths.data_dir().rmdir()
+            if "SWARMKIT_HOME" not in os.environ:
+                paths.data_dir().rmdir()
         return True
 
     @staticmethod

@@ -73,6 +73,8 @@ class Connection:
 
     def _connected(self) -> fabric.Connection:
         login = self.login
+        # Fabric fails on a key that is None.
+        keys = {"key_filename": str(login.key)} if login.key else {}
         made = fabric.Connection(
             host=login.address,
             user=login.user,
@@ -80,7 +82,7 @@ class Connection:
             gateway=self.gateway.open() if self.gateway else None,
             connect_timeout=CONNECT_SECONDS,
             connect_kwargs={
-                "key_filename": str(login.key) if login.key else None,
+                **keys,
                 "look_for_keys": login.key is None,
                 "banner_timeout": CONNECT_SECONDS,
                 "auth_timeout": CONNECT_SECONDS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -43,36 +43,58 @@ def update_node(
             engine.post(f"/nodes/{node_id}/update", spec, {"version": raw["Version"]["Index"]})
 
 
-def drain_node(engine: Engine, node: Node, ui: Ui, *, timeout: float) -> bool:
-    """Drain a node and wait until it is empty and its services are whole again on the others.
+def forget_node(engine: Engine, node_id: str) -> None:
+    """Strike a node that is gone off the swarm's list; a manager is made a worker first."""
+    if Node.of(engine.get(f"/nodes/{node_id}")).is_manager:
+        update_node(engine, node_id, role="worker")
+    for attempt in Retrying(
+        # Until the other managers have taken it out of their number, it may not be removed.
+        retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.status == 400),
+        stop=stop_after_attempt(8),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        reraise=True,
+    ):
+        with attempt:
+            engine.delete(f"/nodes/{node_id}", {"force": True})
 
-    Returns whether anything had to be changed. Raises NotConverged where that does not come true
-    within `timeout` seconds.
+
+def drain_nodes(engine: Engine, chosen: Sequence[Node], ui: Ui, *, timeout: float) -> list[Node]:
+    """Drain nodes, and wait until they are empty and their services are whole again on the others.
+
+    Returns those that were not drained before. Raises NotConverged where it does not come true within
+    `timeout` seconds.
     """
-    leaving = {task.service_id for task in node_tasks(engine, node.id) if task.desired == "running"}
+    leaving = {
+        task.service_id
+        for node in chosen
+        for task in node_tasks(engine, node.id)
+        if task.desired == "running"
+    }
     since = engine_time(engine)
-    changed = node.availability != "drain"
-    if changed:
+    changed = [node for node in chosen if node.availability != "drain"]
+    # All of them before any waiting: a task must not move to a node that is to be emptied next.
+    for node in changed:
         update_node(engine, node.id, availability="drain")
     deadline = time.monotonic() + timeout
+    names = ", ".join(node.name for node in chosen)
     with ui.progress() as shown:
 
-        def is_empty() -> bool:
-            left = sum(task.is_up or task.is_leaving for task in node_tasks(engine, node.id))
-            shown.update(f"  {node.name}: {left} tasks still there")
+        def are_empty() -> bool:
+            # What a dead node runs nobody knows; the swarm has given up on it by itself.
+            tasks = [task for node in chosen if node.is_ready for task in node_tasks(engine, node.id)]
+            left = sum(task.is_up or task.is_leaving for task in tasks)
+            shown.update(f"  {names}: {left} tasks still there")
             return not left
 
-        # What a dead node runs nobody knows; the swarm has given up on it by itself.
-        if node.is_ready:
-            wait_for(
-                is_empty,
-                timeout,
-                lambda: NotConverged(
-                    f"not empty after {timeout:.0f} s",
-                    where=node.name,
-                    hint=f"it goes on by itself; to undo it: swarmkit node activate {node.name}",
-                ),
-            )
+        wait_for(
+            are_empty,
+            timeout,
+            lambda: NotConverged(
+                f"not empty after {timeout:.0f} s",
+                where=names,
+                hint=f"it goes on by itself; to undo it: swarmkit node activate {names.replace(',', '')}",
+            ),
+        )
     others = nodes(engine)
     moved = []
     for service in services(engine):
@@ -81,7 +103,7 @@ def drain_node(engine: Engine, node: Node, ui: Ui, *, timeout: float) -> bool:
         if any(is_placeable(other, service.constraints) for other in others):
             moved.append(service.id)
         else:
-            ui.warn(f"{service.name} may run on {node.name} only; it waits until the node is active again")
+            ui.warn(f"{service.name} may run nowhere else; it waits until the node is active again")
     if moved:
         converge(engine, moved, ui, timeout=max(deadline - time.monotonic(), 1.0), since=since)
     return changed

@@ -253,6 +253,17 @@ def test_workers_that_come_back_are_ready_again(lab: Lab, sk: Swarmkit) -> None:
     assert {node["status"] for node in sk.json("node", "ls")} == {"ready"}
 
 
+def test_a_machine_that_has_lost_its_swarm_is_made_a_node_again(lab: Lab, sk: Swarmkit) -> None:
+    lab.shell("wn2", "docker swarm leave")
+    eventually(
+        lambda: any(node["status"] == "down" for node in sk.json("node", "ls")), 30, "the swarm notices it"
+    )
+    report = sk.json("init")
+    assert {action["host"] for action in report["actions"]} == {"wn2"}
+    assert sorted(node["name"] for node in sk.json("node", "ls")) == sorted(THREE)
+    assert {node["status"] for node in sk.json("node", "ls")} == {"ready"}
+
+
 def test_a_machine_joins_and_leaves_and_the_inventory_knows(
     machines: Callable[[int], Lab], lab: Lab, sk: Swarmkit
 ) -> None:
@@ -271,7 +282,8 @@ def test_a_machine_joins_and_leaves_and_the_inventory_knows(
     assert (node["status"], node["labels"]["disk"]) == ("ready", "ssd")
     assert sk.json("join", "wn3")["changed"] == 0
 
-    # What it needs it pulls, also when it joined after the image was built.
+    # What it needs it pulls, also when it joined after the image was built, and without the internet.
+    grown.shell("wn3", "ip route del default")
     sk("node", "drain", "wn1", "wn2")
     eventually(lambda: any(task["node"] == "wn3" for task in web_tasks(sk)), 30, "wn3 runs tasks")
     sk("node", "activate", "wn1", "wn2")

@@ -70,13 +70,18 @@ def private_key(folder: Path) -> Path:
 def test_every_host_that_cannot_be_entered_is_named_with_its_reason(
     lab: Lab, sk: Swarmkit, inventory: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = inventory(m1={}, wn1={"port": 1}, wn2={"key": str(private_key(tmp_path))})
-    error = sk("init", inventory=path, code=3).error
+    path = inventory(
+        m1={}, wn1={"port": 1}, wn2={"key": str(private_key(tmp_path))}, wn3={"key": None, "user": "nobody"}
+    )
+    no_keys = {"HOME": str(tmp_path), "SSH_AUTH_SOCK": ""}
+    error = sk("init", inventory=path, code=3, environment=no_keys).error
     assert "wn1: swarmkit@127.0.0.1:1: connection refused" in error
     assert "wn2: swarmkit@127.0.0.1" in error
     assert "permission denied with the key" in error
+    assert "wn3: nobody@127.0.0.1" in error
+    assert "permission denied with the keys of your agent and ~/.ssh" in error
     document = sk("init", "-o", "json", inventory=path, code=3).json
-    assert {each["where"] for each in document["errors"]} == {"wn1", "wn2"}
+    assert {each["where"] for each in document["errors"]} == {"wn1", "wn2", "wn3"}
 
 
 def test_an_unknown_host_key_is_shown_and_can_be_accepted(

@@ -13,6 +13,7 @@ from swarmkit.cluster.plan import (
     EDGE_SUBNETS,
     ClusterPlan,
     CreateNetwork,
+    ForgetNode,
     InitSwarm,
     InstallEngine,
     JoinSwarm,
@@ -149,6 +150,15 @@ def test_a_role_that_differs_is_changed() -> None:
     nodes = (state.nodes[0], node(M2, role="worker"), *state.nodes[2:])
     plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=nodes))
     assert plan.actions == (UpdateNode("m2", {}, "manager"),)
+
+
+def test_a_machine_that_comes_back_as_a_new_node_makes_the_old_one_forgotten() -> None:
+    state = formed(M1, M2, W1, W2)
+    old = node(W1, id="id-old", state="down")
+    plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes, old)))
+    assert plan.actions == (ForgetNode("w1", "id-old"),)
+    alive = node(W1, id="id-other")
+    assert plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes, alive))).actions == ()
 
 
 def test_the_swarm_is_found_at_whichever_manager_has_it() -> None:
