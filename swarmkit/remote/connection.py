@@ -109,21 +109,28 @@ class Connection:
                 hint=f"add it to your agent: ssh-add {login.key}",
             ) from None
         except paramiko.AuthenticationException:
-            which = f"the key {login.key}" if login.key else "the keys of your agent and ~/.ssh"
-            raise Unreachable(
-                f"{at}: permission denied with {which}",
-                where=self.name,
-                hint="check `user:` and `key:` in the inventory; the public key must be in the user's "
-                "~/.ssh/authorized_keys there",
-            ) from None
+            raise self._denied(at) from None
         except TimeoutError:
             raise Unreachable(
                 f"{at}: no answer within {CONNECT_SECONDS} s", where=self.name, hint=_REACH_HINT
             ) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
+            # How paramiko says that there is no key at all to try.
+            if "No authentication methods available" in str(error):
+                raise self._denied(at) from None
             raise Unreachable(f"{at}: {_reason(error)}", where=self.name, hint=_REACH_HINT) from None
         made.transport.set_keepalive(KEEPALIVE_SECONDS)
         return made
+
+    def _denied(self, at: str) -> Unreachable:
+        key = self.login.key
+        which = f"the key {key}" if key else "the keys of your agent and ~/.ssh"
+        return Unreachable(
+            f"{at}: permission denied with {which}",
+            where=self.name,
+            hint="check `user:` and `key:` in the inventory; the public key must be in the user's "
+            "~/.ssh/authorized_keys there",
+        )
 
     def root_channel(self, command: str) -> paramiko.Channel:
         """Start `command` as root; returns the channel at the first byte of its input and output.
