@@ -6,15 +6,17 @@ runs on this machine.
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from swarmkit.errors import UsageError
-from swarmkit.inventory import Inventory, load
-from swarmkit.remote import Engine, Fleet
+from swarmkit.inventory import Inventory, Login, load
+from swarmkit.remote import SUDO_PASSWORD, Connection, Engine, Fleet, HostKeys
 from swarmkit.ui import Ui
 
 LOCAL_FILE = Path("inventory.yml")
@@ -93,14 +95,40 @@ def opened(target: Target, ui: Ui, *, mutates: bool = False) -> Iterator[Swarm]:
     if mutates:
         announce(target, ui)
     if target.inventory is None:
-        engine = Engine.at(target.engine_url)
-        try:
+        with _engine_at(target.engine_url) as engine:
             yield Swarm(target, engine)
-        finally:
-            engine.close()
         return
     with Fleet(target.inventory) as fleet:
         yield Swarm(target, manager_engine(fleet), fleet)
+
+
+@contextmanager
+def _engine_at(url: str) -> Iterator[Engine]:
+    """An engine by its URL; over SSH it is spoken to as every machine's is, host keys checked."""
+    connection = None
+    if url.startswith("ssh://"):
+        connection = Connection(_login(url), HostKeys(), sudo_password=os.environ.get(SUDO_PASSWORD))
+        engine = Engine.over(connection)
+    else:
+        engine = Engine.at(url)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        if connection is not None:
+            connection.close()
+
+
+def _login(url: str) -> Login:
+    """From `ssh://[USER@]HOST[:PORT]`; raises UsageError for another form."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 22
+    except ValueError:
+        parts, port = None, 22
+    if parts is None or not parts.hostname or parts.path.strip("/") or parts.password:
+        raise UsageError(f"expected ssh://USER@HOST[:PORT], got {url}", where="--engine")
+    return Login(parts.hostname, parts.hostname, parts.username or getpass.getuser(), port)
 
 
 def announce(target: Target, ui: Ui) -> None:

@@ -1,8 +1,17 @@
 """Machines over SSH: one connection a host for a whole command, scripts and the Docker Engine through it."""
 
-from swarmkit.remote.connection import Connection, Finished
+from swarmkit.remote.connection import SUDO_PASSWORD, Connection, Finished
 from swarmkit.remote.engine import Engine, EngineError
 from swarmkit.remote.fleet import Fleet, Outcomes
 from swarmkit.remote.hostkeys import HostKeys
 
-__all__ = ["Connection", "Engine", "EngineError", "Finished", "Fleet", "HostKeys", "Outcomes"]
+__all__ = [
+    "SUDO_PASSWORD",
+    "Connection",
+    "Engine",
+    "EngineError",
+    "Finished",
+    "Fleet",
+    "HostKeys",
+    "Outcomes",
+]

@@ -15,6 +15,9 @@ from swarmkit.errors import OperationFailed, Unreachable
 from swarmkit.inventory import Login
 from swarmkit.remote.hostkeys import HostKeys
 
+# The environment variable that holds the password for sudo, where sudo wants one.
+SUDO_PASSWORD = "SWARMKIT_SUDO_PASSWORD"
+
 CONNECT_SECONDS = 15
 KEEPALIVE_SECONDS = 15
 SHELL_SECONDS = 60
@@ -193,7 +196,7 @@ class Connection:
             f"{user} may not become root: {reason}",
             where=self.name,
             hint=f"allow it with a line in /etc/sudoers.d/swarmkit: {user} ALL=(ALL) NOPASSWD:ALL, "
-            "or put the password into SWARMKIT_SUDO_PASSWORD",
+            f"or put the password into {SUDO_PASSWORD}",
         )
 
     def run(self, script: str, timeout: float = 600) -> Finished:

@@ -83,7 +83,7 @@ class Engine:
 
     @classmethod
     def at(cls, url: str) -> Engine:
-        """The engine at `unix://…`, `tcp://…` or `ssh://…`; raises Unreachable where none answers."""
+        """The engine at `unix://…` or `tcp://…`; raises Unreachable where none answers."""
         try:
             found = docker.APIClient(url, version="auto", timeout=TIMEOUT_SECONDS)
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
@@ -161,6 +161,13 @@ def _said(answer: requests.Response) -> str:
 
 
 def _short(error: BaseException) -> str:
+    """The innermost reason: HTTP libraries wrap it in their own words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror.lower()
+        inner = [each for each in seen.args if isinstance(each, BaseException)]
+        seen = inner[0] if inner else getattr(seen, "reason", None) or seen.__cause__ or seen.__context__
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 

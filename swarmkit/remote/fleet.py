@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 
 from swarmkit.errors import SwarmkitError, raise_all
 from swarmkit.inventory import Host, Inventory, Login
-from swarmkit.remote.connection import Connection
+from swarmkit.remote.connection import SUDO_PASSWORD, Connection
 from swarmkit.remote.engine import Engine
 from swarmkit.remote.hostkeys import HostKeys
 
@@ -74,7 +74,7 @@ class Fleet:
         with self._lock:
             if machine.name not in self._connections:
                 self._connections[machine.name] = Connection(
-                    machine, self._host_keys, gateway, os.environ.get("SWARMKIT_SUDO_PASSWORD")
+                    machine, self._host_keys, gateway, os.environ.get(SUDO_PASSWORD)
                 )
             return self._connections[machine.name]
 

@@ -41,7 +41,7 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
                 f"unknown host key {key.get_name()} {key.fingerprint}",
                 where=hostname,
                 hint="compare it with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
-                "then run again with --accept-host-keys",
+                "then log in once with ssh, or give --accept-host-keys to init or join",
             )
         with self._writing:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

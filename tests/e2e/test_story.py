@@ -6,12 +6,14 @@ The tests run in the order of the file, on one lab; each begins where the one be
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -86,6 +88,17 @@ def test_init_that_was_interrupted_is_completed_by_the_next(lab: Lab, sk: Swarmk
 def test_init_again_changes_nothing(sk: Swarmkit) -> None:
     assert sk.json("init")["changed"] == 0
     assert "nothing to do" in sk("init").stdout
+
+
+def test_a_manager_will_do_instead_of_an_inventory(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
+    ssh = tmp_path / ".ssh"
+    ssh.mkdir(mode=0o700)
+    for source, name in (("id_ed25519", "id_ed25519"), ("known_hosts", "known_hosts")):
+        shutil.copy(lab.inventory.parent / source, ssh / name)
+    plain = Swarmkit({**sk.environment, "HOME": str(tmp_path)}, folder=tmp_path)
+    engine = f"ssh://swarmkit@127.0.0.1:{lab.nodes['m1']['ssh_port']}"
+    assert {node["name"] for node in plain.json("--engine", engine, "node", "ls")} == THREE
+    assert "an engine" in plain("--engine", engine, "init", code=2).error
 
 
 def test_a_noop_init_costs_one_connection_and_two_sessions_a_host(lab: Lab, sk: Swarmkit) -> None:
