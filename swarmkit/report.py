@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from swarmkit.images import REGISTRY
-from swarmkit.swarm import HOST_LABEL, Node, Service, Task
+from swarmkit.names import HOST_LABEL
+from swarmkit.swarm import Node, Service, Task
 from swarmkit.ui import Ui, key_values
 
 

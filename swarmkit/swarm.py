@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swarmkit.errors import UsageError
+from swarmkit.names import HOST_LABEL, STACK_LABEL
 from swarmkit.remote.engine import Engine
 
-# The node label that holds the machine's name in the inventory: a hostname may differ from it.
-HOST_LABEL = "swarmkit.host"
-STACK_LABEL = "com.docker.stack.namespace"
 SECOND = 1_000_000_000  # the Engine API's durations are nanoseconds
 
 # Task states in which a container may exist and run (Engine API, TaskState).

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from swarmkit.compose.convert import ROUTE_PREFIX
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
+from swarmkit.names import ROUTE_PREFIX
 from swarmkit.swarm import Service
 
 BALANCER_PORT = 8080

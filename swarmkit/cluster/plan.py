@@ -12,9 +12,9 @@ from swarmkit.cluster.facts import HostFacts
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.images.trust import TrustAction, TrustPlan, plan_trust
 from swarmkit.inventory import Host, Inventory
-from swarmkit.swarm import HOST_LABEL, Node
+from swarmkit.names import EDGE_NETWORK, HOST_LABEL
+from swarmkit.swarm import Node
 
-EDGE_NETWORK = "swarmkit-edge"
 # Larger than /24 (4094 addresses): every task of every routed service has one. The first that
 # overlaps nothing that the hosts route is taken.
 EDGE_SUBNETS = tuple(IPv4Network(f"10.{second}.0.0/20") for second in (231, 233, 237, 239, 241, 251))

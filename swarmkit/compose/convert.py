@@ -17,13 +17,7 @@ from typing import Any
 from swarmkit.compose import models
 from swarmkit.compose.load import Project
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-
-# The network that joins the balancer and the services it sends requests to.
-EDGE_NETWORK = "swarmkit-edge"
-# A service with a deploy label that starts like this asks the balancer for a route.
-ROUTE_PREFIX = "swarmkit.lb."
-LABEL_STACK = "com.docker.stack.namespace"
-LABEL_IMAGE = "com.docker.stack.image"
+from swarmkit.names import EDGE_NETWORK, IMAGE_LABEL, ROUTE_PREFIX, STACK_LABEL
 
 # The longest names that a swarm accepts for a service and for a config (moby/swarmkit, manager/controlapi).
 SERVICE_NAME_LIMIT = 63
@@ -146,7 +140,7 @@ def convert(project: Project, stack: str, context: Context | None = None) -> Des
             DesiredConfig(
                 name=maker.name_of(key, project.file.configs[key]),
                 data=data,
-                labels={**project.file.configs[key].labels, LABEL_STACK: stack},
+                labels={**project.file.configs[key].labels, STACK_LABEL: stack},
             )
             for key, data in sorted(project.config_data.items())
         ),
@@ -202,7 +196,7 @@ class _Maker:
             "Driver": network.driver or "overlay",
             "Internal": network.internal,
             "Attachable": network.attachable,
-            "Labels": {**network.labels, LABEL_STACK: self.stack},
+            "Labels": {**network.labels, STACK_LABEL: self.stack},
         }
         if network.driver_opts:
             spec["Options"] = dict(network.driver_opts)
@@ -218,7 +212,7 @@ class _Maker:
             raise ValueError(f"no image is known for {key}, which is built")
         spec: Spec = {
             "Name": self.scoped(key),
-            "Labels": {**deploy.labels, LABEL_STACK: self.stack, LABEL_IMAGE: service.image or image},
+            "Labels": {**deploy.labels, STACK_LABEL: self.stack, IMAGE_LABEL: service.image or image},
             "TaskTemplate": _given(
                 ContainerSpec=self._container(image, service),
                 LogDriver=_log_driver(service.logging),
@@ -247,7 +241,7 @@ class _Maker:
         add, drop = _capabilities(service.cap_add, service.cap_drop)
         return _given(
             Image=image,
-            Labels={**service.labels, LABEL_STACK: self.stack},
+            Labels={**service.labels, STACK_LABEL: self.stack},
             # Compose's entrypoint is the engine's Command, and Compose's command its Args.
             Command=service.entrypoint,
             Args=service.command,
@@ -356,7 +350,7 @@ def _normal(path: Path) -> Path:
 
 
 def _volume_options(volume: models.Volume, stack: str) -> Spec:
-    options: Spec = {"Labels": {**volume.labels, LABEL_STACK: stack}}
+    options: Spec = {"Labels": {**volume.labels, STACK_LABEL: stack}}
     if volume.driver or volume.driver_opts:
         options["DriverConfig"] = _given(Name=volume.driver, Options=volume.driver_opts)
     return options

@@ -13,9 +13,10 @@ from swarmkit.compose.load import Project
 from swarmkit.deploy.builder import build_images
 from swarmkit.deploy.plan import Change, LiveStack, orphans, plan_stack, with_config_ids
 from swarmkit.errors import NotConverged, SwarmkitError, UsageError, raise_all
+from swarmkit.names import STACK_LABEL
 from swarmkit.remote import Engine, EngineError
 from swarmkit.services.converge import converge, engine_time, wait_gone
-from swarmkit.swarm import STACK_LABEL, Service, filters, services
+from swarmkit.swarm import Service, filters, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
 

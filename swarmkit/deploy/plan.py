@@ -35,9 +35,7 @@ from swarmkit.compose.convert import (
     Spec,
 )
 from swarmkit.errors import OperationFailed, SwarmkitError, raise_all
-
-# The fingerprint of the spec that swarmkit sent, on the service itself.
-LABEL_SPEC = "swarmkit.spec"
+from swarmkit.names import SPEC_LABEL
 
 Kind = Literal["network", "config", "service"]
 Action = Literal["create", "update", "remove"]
@@ -148,7 +146,7 @@ def with_config_versions(desired: DesiredStack, live: LiveStack) -> DesiredStack
 
 def fingerprint(spec: Spec) -> str:
     """SHA-256 of a spec's canonical JSON, not counting the label that holds it."""
-    labels = {key: value for key, value in spec["Labels"].items() if key != LABEL_SPEC}
+    labels = {key: value for key, value in spec["Labels"].items() if key != SPEC_LABEL}
     text = json.dumps({**spec, "Labels": labels}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -177,14 +175,14 @@ def _service_update(
         yield replace(_removal("service", found), fields=mode)
         yield Change("service", name, "create", mode, spec)
         return
-    same = live.get("Labels", {}).get(LABEL_SPEC) == spec["Labels"][LABEL_SPEC]
+    same = live.get("Labels", {}).get(SPEC_LABEL) == spec["Labels"][SPEC_LABEL]
     names = {**network_names, **_predefined(spec, live, network_names)}
     fields = _differences(_readable(spec, {}), _readable(live, names), extra=not same)
-    mark = fields.pop(f"labels.{LABEL_SPEC}", None)
+    mark = fields.pop(f"labels.{SPEC_LABEL}", None)
     if not fields and not mark:
         return
     # Nothing but our mark differs on a service that docker, or an older swarmkit, deployed.
-    fields = fields or {f"labels.{LABEL_SPEC}": mark or {}}
+    fields = fields or {f"labels.{SPEC_LABEL}": mark or {}}
     forced = live["TaskTemplate"].get("ForceUpdate")
     if forced:
         # A count that somebody raised to restart the tasks; going back would restart them again.
@@ -205,7 +203,7 @@ def _targets(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _stamped(service: DesiredService) -> Spec:
-    return {**service.spec, "Labels": {**service.spec["Labels"], LABEL_SPEC: fingerprint(service.spec)}}
+    return {**service.spec, "Labels": {**service.spec["Labels"], SPEC_LABEL: fingerprint(service.spec)}}
 
 
 def _first_fields(spec: Spec) -> dict[str, Mapping[str, Any]]:

@@ -14,13 +14,12 @@ from swarmkit.images import BASE_TAG, REGISTRY, REGISTRY_DIR, REGISTRY_PORT
 from swarmkit.images.base import Say, Shell, ensure_base, image_id, quiet
 from swarmkit.images.build import build
 from swarmkit.images.context import packed
-from swarmkit.remote import Engine, EngineError
+from swarmkit.names import SPEC_LABEL, STACK_LABEL
+from swarmkit.remote import Engine, EngineError, while_stale
 
 STACK = "swarmkit"
 SERVICE = f"{STACK}_registry"
 VOLUME = "swarmkit-registry"
-SPEC_LABEL = "swarmkit.spec"
-STACK_LABEL = "com.docker.stack.namespace"
 
 # How long the registry has to become healthy and to answer the engine.
 SECONDS = 120.0
@@ -133,17 +132,7 @@ def service_spec(node_id: str, image: str, authority: str) -> dict[str, Any]:
     return spec
 
 
-def _out_of_sequence(error: BaseException) -> bool:
-    # The swarm itself writes into a service while it updates it.
-    return isinstance(error, EngineError) and "out of sequence" in error.message
-
-
-@tenacity.retry(
-    retry=tenacity.retry_if_exception(_out_of_sequence),
-    stop=tenacity.stop_after_attempt(5),
-    wait=tenacity.wait_fixed(POLL_SECONDS),
-    reraise=True,
-)
+@while_stale
 def _put_service(engine: Engine, spec: dict[str, Any]) -> bool:
     """Create the service, or update it where its label tells another spec; whether it did."""
     try:

@@ -1,7 +1,7 @@
 """Machines over SSH: one connection a host for a whole command, scripts and the Docker Engine through it."""
 
 from swarmkit.remote.connection import SUDO_PASSWORD, Connection, Finished
-from swarmkit.remote.engine import Engine, EngineError
+from swarmkit.remote.engine import Engine, EngineError, while_stale
 from swarmkit.remote.fleet import Fleet, Outcomes
 from swarmkit.remote.hostkeys import HostKeys
 
@@ -14,4 +14,5 @@ __all__ = [
     "Fleet",
     "HostKeys",
     "Outcomes",
+    "while_stale",
 ]

@@ -19,6 +19,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.exceptions
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from swarmkit.errors import OperationFailed, Unreachable
 from swarmkit.remote.connection import Connection
@@ -51,6 +52,16 @@ class EngineError(OperationFailed):
     def is_stale(self) -> bool:
         """Whether an update was based on a version that someone else has changed since."""
         return "out of sequence" in self.message
+
+
+# An update names the version that it is based on (Engine API); the swarm itself writes into services
+# and nodes as well. For functions that read, change and write: all of it is done again.
+while_stale = retry(
+    retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.is_stale),
+    stop=stop_after_attempt(8),
+    wait=wait_random_exponential(multiplier=0.05, max=1),
+    reraise=True,
+)
 
 
 class Engine:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from swarmkit.errors import NotConverged
-from swarmkit.remote import Engine, EngineError
+from swarmkit.remote import Engine, EngineError, while_stale
 from swarmkit.services.converge import converge, engine_time
 from swarmkit.swarm import Node, is_placeable, node_tasks, nodes, services
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
 
+@while_stale
 def update_node(
     engine: Engine,
     node_id: str,
@@ -23,24 +24,13 @@ def update_node(
     role: str | None = None,
     availability: str | None = None,
 ) -> None:
-    """Change a node's labels (added to those it has), role or availability; the rest stays.
-
-    An update names the version that it is based on (Engine API): where someone else was faster, it is
-    read and written again.
-    """
-    for attempt in Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.is_stale),
-        stop=stop_after_attempt(8),
-        wait=wait_random_exponential(multiplier=0.05, max=1),
-        reraise=True,
-    ):
-        with attempt:
-            raw = engine.get(f"/nodes/{node_id}")
-            spec = raw["Spec"]
-            spec["Labels"] = {**(spec.get("Labels") or {}), **(labels or {})}
-            spec["Role"] = role or spec["Role"]
-            spec["Availability"] = availability or spec["Availability"]
-            engine.post(f"/nodes/{node_id}/update", spec, {"version": raw["Version"]["Index"]})
+    """Change a node's labels (added to those it has), role or availability; the rest stays."""
+    raw = engine.get(f"/nodes/{node_id}")
+    spec = raw["Spec"]
+    spec["Labels"] = {**(spec.get("Labels") or {}), **(labels or {})}
+    spec["Role"] = role or spec["Role"]
+    spec["Availability"] = availability or spec["Availability"]
+    engine.post(f"/nodes/{node_id}/update", spec, {"version": raw["Version"]["Index"]})
 
 
 def forget_node(engine: Engine, node_id: str) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from swarmkit.deploy.plan import Change
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.remote import Engine, EngineError
+from swarmkit.remote import Engine, while_stale
 from swarmkit.swarm import Service, find_service, inspect
 
 
@@ -68,15 +65,8 @@ def scale(engine: Engine, wanted: Sequence[tuple[Service, int]]) -> list[Change]
     return changes
 
 
+@while_stale
 def _set_replicas(engine: Engine, service_id: str, number: int) -> None:
-    for attempt in Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.is_stale),
-        stop=stop_after_attempt(8),
-        reraise=True,
-    ):
-        with attempt:
-            service = inspect(engine, service_id)
-            spec: dict[str, Any] = dict(service.spec)
-            spec["Mode"] = {"Replicated": {"Replicas": number}}
-            version = service.raw["Version"]["Index"]
-            engine.post(f"/services/{service_id}/update", spec, {"version": version})
+    service = inspect(engine, service_id)
+    spec = {**service.spec, "Mode": {"Replicated": {"Replicas": number}}}
+    engine.post(f"/services/{service_id}/update", spec, {"version": service.raw["Version"]["Index"]})

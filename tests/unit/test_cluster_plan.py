@@ -9,7 +9,6 @@ import pytest
 
 from swarmkit.cluster.facts import HostFacts, SwarmMembership
 from swarmkit.cluster.plan import (
-    EDGE_NETWORK,
     EDGE_SUBNETS,
     ClusterPlan,
     CreateNetwork,
@@ -27,7 +26,8 @@ from swarmkit.cluster.plan import (
 from swarmkit.errors import Problems, UsageError
 from swarmkit.images.trust import TrustFacts
 from swarmkit.inventory import Host, Inventory, Role
-from swarmkit.swarm import HOST_LABEL, Node
+from swarmkit.names import EDGE_NETWORK, HOST_LABEL
+from swarmkit.swarm import Node
 
 
 def host(name: str, role: Role, number: int, **labels: str) -> Host:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmkit.compose.convert import (
-    EDGE_NETWORK,
     BuildSource,
     Context,
     DesiredStack,
@@ -21,6 +20,7 @@ from swarmkit.compose.convert import (
 )
 from swarmkit.compose.load import parse
 from swarmkit.errors import Problems, UsageError
+from swarmkit.names import EDGE_NETWORK
 
 SECOND = 1_000_000_000
 FOLDER = Path("/stacks/mine")

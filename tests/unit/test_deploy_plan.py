@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from swarmkit.compose.convert import Context, DesiredStack, convert
 from swarmkit.compose.load import parse
 from swarmkit.deploy.plan import (
-    LABEL_SPEC,
     Change,
     LiveStack,
     config_version,
@@ -25,6 +24,7 @@ from swarmkit.deploy.plan import (
     with_config_ids,
 )
 from swarmkit.errors import OperationFailed
+from swarmkit.names import SPEC_LABEL
 
 
 def stack(text: str, **images: str) -> DesiredStack:
@@ -235,7 +235,7 @@ def test_a_change_carries_what_is_needed_to_make_it() -> None:
     )
     assert change.spec
     assert change.spec["Mode"] == {"Replicated": {"Replicas": 7}}
-    assert change.spec["Labels"][LABEL_SPEC] == fingerprint(change.spec)
+    assert change.spec["Labels"][SPEC_LABEL] == fingerprint(change.spec)
     json.dumps(change.fields)
 
 
@@ -298,9 +298,9 @@ def test_a_forced_restart_is_not_undone() -> None:
 
 def test_what_docker_deployed_is_adopted_by_its_mark_alone() -> None:
     swarm = deployed(ONE)
-    mark = swarm.services["st_web"]["Spec"]["Labels"].pop(LABEL_SPEC)
+    mark = swarm.services["st_web"]["Spec"]["Labels"].pop(SPEC_LABEL)
     (change,) = plan_stack(stack(ONE), swarm.live())
-    assert change.fields == {f"labels.{LABEL_SPEC}": {"from": None, "to": mark}}
+    assert change.fields == {f"labels.{SPEC_LABEL}": {"from": None, "to": mark}}
 
 
 def test_an_engine_that_does_not_know_start_interval_is_not_asked_again() -> None:
@@ -537,5 +537,5 @@ def _meaning(swarm: Swarm, name: str) -> Any:
         config["ConfigName"] = swarm.configs[config.pop("ConfigName")]["Spec"]["Data"]
         del config["ConfigID"]
     # It covers the names of configs.
-    del spec["Labels"][LABEL_SPEC]
+    del spec["Labels"][SPEC_LABEL]
     return spec

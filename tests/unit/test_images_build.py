@@ -27,7 +27,8 @@ from swarmkit.images.build import (
 )
 from swarmkit.images.context import OUTSIDE, packed
 from swarmkit.images.distribute import pull
-from swarmkit.images.registry import SPEC_LABEL, service_spec
+from swarmkit.images.registry import service_spec
+from swarmkit.names import SPEC_LABEL
 from swarmkit.remote import Engine, EngineError, Finished
 
 
