@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from swarmkit.errors import UsageError
@@ -124,6 +125,11 @@ class Service:
         return str((self.raw.get("UpdateStatus") or {}).get("State", ""))
 
     @property
+    def update_started(self) -> datetime | None:
+        started = (self.raw.get("UpdateStatus") or {}).get("StartedAt")
+        return moment(started) if started else None
+
+    @property
     def update_message(self) -> str:
         return str((self.raw.get("UpdateStatus") or {}).get("Message", ""))
 
@@ -155,8 +161,8 @@ class Task:
     error: str
     image: str
     addresses: tuple[str, ...]
-    created: str
-    changed: str
+    created: datetime
+    changed: datetime
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -189,10 +195,15 @@ class Task:
             addresses=tuple(
                 address.split("/")[0] for one in attachments for address in one.get("Addresses") or []
             ),
-            created=raw["CreatedAt"],
-            changed=status.get("Timestamp", ""),
+            created=moment(raw["CreatedAt"]),
+            changed=moment(status.get("Timestamp") or raw["CreatedAt"]),
             raw=raw,
         )
+
+
+def moment(text: str) -> datetime:
+    """A point in time as the Engine API writes it: RFC 3339, with up to nine digits of a second."""
+    return datetime.fromisoformat(text)
 
 
 def filters(**wanted: str | Iterable[str]) -> dict[str, str]:

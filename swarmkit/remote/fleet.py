@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from swarmkit.errors import SwarmkitError, raise_all
+from swarmkit.errors import SwarmkitError, Unreachable, raise_all
 from swarmkit.inventory import Host, Inventory, Login
 from swarmkit.remote.connection import SUDO_PASSWORD, Connection
 from swarmkit.remote.engine import Engine
@@ -45,6 +45,7 @@ class Fleet:
         self._host_keys = HostKeys(inventory.known_hosts, accept_host_keys)
         self._at_once = at_once
         self._lock = threading.Lock()
+        self._closed = False
         self._connections: dict[str, Connection] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, threading.Lock] = {}
@@ -60,6 +61,7 @@ class Fleet:
     def close(self) -> None:
         """End all connections; work still running in other threads fails at once."""
         with self._lock:
+            self._closed = True
             engines, self._engines = self._engines, {}
             connections, self._connections = self._connections, {}
         for engine in engines.values():
@@ -72,6 +74,9 @@ class Fleet:
         """The machine's one connection."""
         gateway = self.connection(self.inventory.login(machine.gateway)) if machine.gateway else None
         with self._lock:
+            if self._closed:
+                # A thread that was still at work when the command was interrupted.
+                raise Unreachable("the connection was closed", where=machine.name)
             if machine.name not in self._connections:
                 self._connections[machine.name] = Connection(
                     machine, self._host_keys, gateway, os.environ.get(SUDO_PASSWORD)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from swarmkit.errors import NotConverged, SwarmkitError, raise_all
@@ -25,6 +26,7 @@ from swarmkit.swarm import (
     Task,
     inspect,
     is_placeable,
+    moment,
     nodes,
     tasks,
 )
@@ -64,11 +66,12 @@ class ServiceProgress:
 
 
 def progress(
-    service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], since: str
+    service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], since: datetime
 ) -> ServiceProgress:
     """Judge a service. `current` are the tasks of its present spec, `every` all that it has.
 
-    Failures count from `since` (the engine's own time, RFC 3339 as the API gives it).
+    Only what began at `since` (by the engine's own clock) or later tells of this operation: a failure or
+    a rollback of last week does not.
     """
     alive = {node.id for node in known if node.state != "down"}
     if service.replicas is not None:
@@ -83,7 +86,8 @@ def progress(
     def judged(verdict: Verdict, reason: str = "", **more: bool) -> ServiceProgress:
         return ServiceProgress(service.name, running, desired, verdict, reason, **more)
 
-    match service.update_state:
+    is_news = service.update_started is not None and service.update_started >= since
+    match service.update_state if is_news else "":
         case "paused":
             return judged(Verdict.FAILED, service.update_message or "the update was paused")
         case "rollback_paused":
@@ -95,7 +99,9 @@ def progress(
     failures = Counter(
         task.place for task in current if task.state in FAILED_STATES and task.created >= since
     )
-    if running < desired and failures and max(failures.values()) >= FAILURES:
+    # While it updates, the swarm counts failures itself, and stops or goes back as the spec says.
+    is_updating = service.update_state in ("updating", "rollback_started")
+    if running < desired and not is_updating and failures and max(failures.values()) >= FAILURES:
         return judged(Verdict.FAILED, _failure(current))
     if running == desired and not leaving and not outdated and service.update_state != "rollback_started":
         return judged(Verdict.THERE)
@@ -127,7 +133,7 @@ def converge(
     ui: Ui,
     *,
     timeout: float,
-    since: str,
+    since: datetime,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -171,7 +177,9 @@ def converge(
             sleep(POLL_SECONDS)
 
 
-def read(engine: Engine, service_ids: Sequence[str], since: str) -> list[tuple[Service, ServiceProgress]]:
+def read(
+    engine: Engine, service_ids: Sequence[str], since: datetime
+) -> list[tuple[Service, ServiceProgress]]:
     """One reading of the swarm: each of the services, judged. A service that has gone is left out."""
     known = nodes(engine)
     every = tasks(engine, service_ids)
@@ -207,9 +215,9 @@ def _error(state: ServiceProgress, when: str = "") -> SwarmkitError:
     )
 
 
-def engine_time(engine: Engine) -> str:
-    """The engine's own clock, in the form of its timestamps: ours may differ from it."""
-    return str(engine.get("/info")["SystemTime"])
+def engine_time(engine: Engine) -> datetime:
+    """The engine's own clock, which its timestamps go by: ours may differ from it."""
+    return moment(engine.get("/info")["SystemTime"])
 
 
 def wait_gone(engine: Engine, removed: Mapping[str, str], ui: Ui, timeout: float) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from swarmkit.errors import Problems, SwarmkitError
+from swarmkit.errors import NotConverged, Problems, SwarmkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,6 +98,7 @@ class Ui:
         if self.is_json:
             documents = [
                 {"code": int(each.exit), "message": each.message, "where": each.where, "hint": each.hint}
+                | ({"rolled_back": each.rolled_back} if isinstance(each, NotConverged) else {})
                 for each in errors
             ]
             self.result({"error": {**documents[0], "code": int(error.exit)}, "errors": documents})

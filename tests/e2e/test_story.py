@@ -238,6 +238,18 @@ def test_an_image_that_is_not_to_be_had_is_reported(sk: Swarmkit) -> None:
     sk("stack", "down", "broken")
 
 
+def test_an_update_that_fails_is_rolled_back_and_the_site_goes_on(lab: Lab, sk: Swarmkit) -> None:
+    before = {task["address"] for task in web_tasks(sk)}
+    image = "image=registry.swarmkit.internal:5000/none/such:1"
+    failed = sk("stack", "up", "web", "--set", "replicas=7", "--set", image, "-o", "json", code=4)
+    assert failed.json["error"]["rolled_back"]
+    assert "No such image" in failed.json["error"]["message"]
+    assert {task["address"] for task in web_tasks(sk)} == before
+    assert len(answers(lab)) > 1
+    # What went wrong then is no obstacle now.
+    sk("stack", "up", "web", "--set", "replicas=7")
+
+
 def test_after_a_power_cut_the_manager_alone_serves_without_a_hand(lab: Lab, sk: Swarmkit) -> None:
     for name in THREE:
         lab.power("off", name)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from swarmkit.services.converge import MONITOR_SECONDS, Verdict, monitor_seconds, progress
-from swarmkit.swarm import Node, Service, Task, is_placeable
+from swarmkit.swarm import Node, Service, Task, is_placeable, moment
 
-SINCE = "2026-01-01T10:00:00Z"
+SINCE = moment("2026-01-01T10:00:00Z")
 
 
 def node(name: str, **changed: Any) -> Node:
@@ -27,12 +27,14 @@ def node(name: str, **changed: Any) -> Node:
     return Node.of(raw)
 
 
-def service(replicas: int | None = 2, update: str = "", message: str = "", **spec: Any) -> Service:
+def service(
+    replicas: int | None = 2, update: str = "", message: str = "", at: str = "10:00:05", **spec: Any
+) -> Service:
     mode: dict[str, Any] = {"Global": {}} if replicas is None else {"Replicated": {"Replicas": replicas}}
     task = {"ContainerSpec": {"Image": "i", **spec.pop("container", {})}, **spec.pop("task", {})}
     raw: dict[str, Any] = {"ID": "s", "Spec": {"Name": "web", "Mode": mode, "TaskTemplate": task, **spec}}
     if update:
-        raw["UpdateStatus"] = {"State": update, "Message": message}
+        raw["UpdateStatus"] = {"State": update, "Message": message, "StartedAt": f"2026-01-01T{at}.5Z"}
     return Service.of(raw)
 
 
@@ -115,6 +117,17 @@ def test_an_update_that_the_swarm_gave_up_has_failed(state: str, rolled_back: bo
     found = judged(service(1, state, "update paused due to failure"), [task(1)])
     assert (found.verdict, found.rolled_back) == (Verdict.FAILED, rolled_back)
     assert found.reason == "update paused due to failure"
+
+
+@pytest.mark.parametrize("state", ["paused", "rollback_paused", "rollback_completed"])
+def test_what_became_of_an_update_before_does_not_count(state: str) -> None:
+    assert judged(service(1, state, "old", at="09:00:00"), [task(1)]).verdict is Verdict.THERE
+
+
+def test_while_it_updates_the_swarm_itself_decides_when_failures_are_enough() -> None:
+    failed = [task(1, "rejected", "shutdown", at=f"10:00:0{n}", error="No such image") for n in (1, 2, 3)]
+    assert judged(service(1, "updating"), failed).verdict is Verdict.WAITING
+    assert judged(service(1), failed).verdict is Verdict.FAILED
 
 
 def test_a_health_check_makes_waiting_for_the_monitor_window_needless() -> None:
