@@ -125,9 +125,9 @@ class Service:
         return str((self.raw.get("UpdateStatus") or {}).get("State", ""))
 
     @property
-    def update_started(self) -> datetime | None:
-        started = (self.raw.get("UpdateStatus") or {}).get("StartedAt")
-        return moment(started) if started else None
+    def update_status(self) -> Mapping[str, Any] | None:
+        """How the last update of the spec goes or went (Engine API, UpdateStatus); None before any."""
+        return self.raw.get("UpdateStatus")
 
     @property
     def update_message(self) -> str:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from swarmkit.balancer.routes import configuration, routes
 from swarmkit.compose.load import parse
-from swarmkit.deploy.apply import deploy, down
+from swarmkit.deploy.apply import carry_out, down, prepare
+from swarmkit.deploy.plan import Change
 from swarmkit.resources import folder
-from swarmkit.swarm import services
+from swarmkit.swarm import Service, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
 
 BALANCER_STACK = "swarmkit-lb"
 
 
-def follow_routes(swarm: Swarm, ui: Ui, *, timeout: float) -> bool:
+def follow_routes(
+    swarm: Swarm, ui: Ui, *, timeout: float, dry_run: bool = False, known: Sequence[Service] | None = None
+) -> Sequence[Change]:
     """Make the balancer serve the routes of the services that there are; no routes, no balancer.
 
-    Returns whether it had to be changed. Raises as `deploy` does, and UsageError for bad route labels.
+    `known` are the services to go by, those of the swarm unless given. Routes that cannot be had are
+    warned of and left out: they are the mistake of whoever deployed them. Returns what had to be (in a
+    dry run: would have to be) changed; raises as deploying does.
     """
-    known = services(swarm.engine)
-    wanted = routes(known)
-    if not wanted:
-        return any(one.stack == BALANCER_STACK for one in known) and bool(
-            down(swarm.engine, ui, BALANCER_STACK)
-        )
+    live = services(swarm.engine)
+    found = routes(live if known is None else known)
+    for error in found.errors:
+        ui.warn(f"no route for {error}")
+    balancer = next((one for one in live if one.stack == BALANCER_STACK), None)
+    if not found.routes:
+        return [] if balancer is None or dry_run else down(swarm.engine, ui, BALANCER_STACK)
+    # Without machines to build on, the image that runs will do.
+    images = {"nginx": balancer.image} if balancer is not None and swarm.fleet is None else None
+    if swarm.fleet is None and images is None:
+        ui.warn("this swarm has no load balancer, and one can only be made with an inventory (-i)")
+        return []
     source = folder("nginx") / "stack.yml"
     text = source.read_text(encoding="utf-8")
-    project = parse(text, str(source), source.parent, {"ROUTES": configuration(wanted)})
-    return bool(deploy(swarm, ui, project, BALANCER_STACK, timeout=timeout))
+    project = parse(text, str(source), source.parent, {"ROUTES": configuration(found.routes)})
+    prepared = prepare(swarm, ui, project, BALANCER_STACK, dry_run=dry_run, images=images)
+    if not dry_run:
+        carry_out(swarm.engine, ui, prepared, timeout=timeout)
+    return prepared.changes

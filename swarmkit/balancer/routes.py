@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from swarmkit.errors import SwarmkitError, UsageError, raise_all
+from swarmkit.errors import UsageError
 from swarmkit.names import ROUTE_PREFIX
 from swarmkit.swarm import Service
 
@@ -42,14 +42,20 @@ class Route:
     port: int
 
 
-def routes(services: Iterable[Service]) -> list[Route]:
-    """The routes that services ask for.
+@dataclass(frozen=True)
+class Routes:
+    """What services ask for, and the mistakes in that; each error's `where` is the service's name."""
 
-    Raises UsageError (or Problems) for labels that cannot be honoured, and for two services that ask
-    for the same host and path.
+    routes: Sequence[Route]
+    errors: Sequence[UsageError]
+
+
+def routes(services: Iterable[Service]) -> Routes:
+    """The routes that services ask for; mistakes are labels that cannot be honoured, and two services
+    that ask for the same host and path (the first by name has it).
     """
     found: dict[tuple[str, str], Route] = {}
-    errors: list[SwarmkitError] = []
+    errors: list[UsageError] = []
     for service in sorted(services, key=lambda one: one.name):
         wanted = {key: value for key, value in service.labels.items() if key.startswith(ROUTE_PREFIX)}
         if not wanted:
@@ -68,8 +74,7 @@ def routes(services: Iterable[Service]) -> list[Route]:
                     hint=f"give one of them a {_HOST} or a {_PATH} of its own",
                 )
             )
-    raise_all(errors)
-    return sorted(found.values())
+    return Routes(sorted(found.values()), errors)
 
 
 def _route(name: str, labels: dict[str, str]) -> Route:

@@ -9,14 +9,13 @@ from swarmkit.target import Swarm
 
 def urls(swarm: Swarm, stack: str) -> list[str]:
     """The URLs of a stack's routes: at the inventory's entry, else at the first manager."""
-    wanted = routes(services(swarm.engine, stack))
+    wanted = routes(services(swarm.engine, stack)).routes
     if not wanted:
         return []
     inventory = swarm.target.inventory
-    if inventory is not None:
-        entry = inventory.entry or f"http://{inventory.managers[0].address}:{BALANCER_PORT}"
-    else:
-        entry = f"http://{nodes(swarm.engine)[0].address}:{BALANCER_PORT}"
+    address = inventory.managers[0].address if inventory is not None else nodes(swarm.engine)[0].address
+    bracketed = f"[{address}]" if ":" in address else address
+    entry = (inventory and inventory.entry) or f"http://{bracketed}:{BALANCER_PORT}"
     scheme, _, place = entry.partition("://")
     port = place.rpartition(":")[2] if ":" in place else ""
     return [

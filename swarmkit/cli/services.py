@@ -24,7 +24,7 @@ def scale(
 ) -> None:
     """Give services their numbers of replicas; ends when so many run."""
     from swarmkit.deploy.apply import change_json
-    from swarmkit.services.converge import converge, engine_time
+    from swarmkit.services.converge import baseline, converge
     from swarmkit.services.scale import parse_scales, plan_scale
     from swarmkit.services.scale import scale as apply_scale
     from swarmkit.swarm import services
@@ -35,9 +35,9 @@ def scale(
     wanted = parse_scales(scales)
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
         plan = plan_scale(services(swarm.engine), wanted)
-        since = engine_time(swarm.engine)
+        before = baseline(swarm.engine)
         changes = apply_scale(swarm.engine, plan)
-        converge(swarm.engine, [service.id for service, _ in plan], ui, timeout=timeout, since=since)
+        converge(swarm.engine, [service.id for service, _ in plan], ui, timeout=timeout, before=before)
         document = {
             "services": [service.name for service, _ in plan],
             "changed": len(changes),

@@ -97,14 +97,13 @@ def up(
     import os
 
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment, deploy, describe
+    from swarmkit.deploy.apply import Deployment, after, carry_out, describe, prepare
     from swarmkit.deploy.catalogue import find
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
-    source = find(stack)
-    instance = name or source.name
+    instance = _own_name(name or find(stack).name)
     project = _rendered(stack, sets, values).project(os.environ)
     for warning in project.warnings:
         ui.warn(warning)
@@ -112,25 +111,39 @@ def up(
         ui.timed() as seconds,
         opened(resolve(given.inventory, given.engine), ui, mutates=not dry_run) as swarm,
     ):
-        changes = deploy(swarm, ui, project, instance, dry_run=dry_run, prune=prune, timeout=timeout)
-        if not dry_run:
-            follow_routes(swarm, ui, timeout=timeout)
+        prepared = prepare(swarm, ui, project, instance, dry_run=dry_run, prune=prune)
+        urls: list[str] = []
+        if dry_run:
+            known = after(swarm.engine, prepared.desired)
+            balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
+        else:
+            carry_out(swarm.engine, ui, prepared, timeout=timeout)
+            balancing = follow_routes(swarm, ui, timeout=timeout)
+            urls = _urls(swarm, instance)
+        changes = [*prepared.changes, *balancing]
         deployment = Deployment(instance, changes, not dry_run, seconds())
 
-        def text() -> None:
-            if dry_run:
-                for change in changes:
-                    ui.line(f"  {describe(change)}")
-                ui.line(f"{len(changes)} changes planned; nothing was changed")
-                return
-            did = f"{len(changes)} changes" if changes else "nothing to do"
-            ui.line(f"{instance}: running and healthy ({did}, {deployment.seconds:.1f} s)")
-            for url in _urls(swarm, instance):
-                ui.line(f"  {url}")
+    def text() -> None:
+        if dry_run:
+            for change in changes:
+                ui.line(f"  {describe(change)}")
+            ui.line(f"{len(changes)} changes planned; nothing was changed")
+            return
+        did = f"{len(changes)} changes" if changes else "nothing to do"
+        ui.line(f"{instance}: running and healthy ({did}, {deployment.seconds:.1f} s)")
+        for url in urls:
+            ui.line(f"  {url}")
 
-        ui.result(deployment.json() | {"urls": [] if dry_run else _urls(swarm, instance)}, text)
+    ui.result(deployment.json() | {"urls": urls}, text)
     if dry_run and detailed_exitcode and changes:
         raise typer.Exit(Exit.CHANGES)
+
+
+def _own_name(instance: str) -> str:
+    """The name, unless swarmkit's own services go by it; raises UsageError for those."""
+    if instance == "swarmkit" or instance.startswith("swarmkit-"):
+        raise UsageError(f'"{instance}" is a name of swarmkit\'s own', hint="choose another with --name")
+    return instance
 
 
 def _urls(swarm: Swarm, instance: str) -> list[str]:
@@ -194,11 +207,13 @@ def down(
 
     given = globals_of(context)
     ui = given.ui
+    _own_name(stack)
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
-        _known(swarm, stack)
         changes = remove(swarm.engine, ui, stack, timeout=timeout)
-        follow_routes(swarm, ui, timeout=timeout)
-        deployment = Deployment(stack, changes, True, seconds())
+        if not changes:
+            _known(swarm, stack)
+        balancing = follow_routes(swarm, ui, timeout=timeout)
+        deployment = Deployment(stack, [*changes, *balancing], True, seconds())
         ui.result(deployment.json(), f"{stack}: gone ({deployment.seconds:.1f} s)")
 
 

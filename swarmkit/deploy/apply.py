@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from swarmkit.balancer.routes import routes
 from swarmkit.compose.convert import Context, DesiredStack, builds, convert
 from swarmkit.compose.load import Project
-from swarmkit.deploy.builder import build_images
+from swarmkit.deploy.builder import NOT_BUILT, build_images
 from swarmkit.deploy.plan import Change, LiveStack, orphans, plan_stack, with_config_ids
 from swarmkit.errors import NotConverged, SwarmkitError, UsageError, raise_all
-from swarmkit.names import STACK_LABEL
+from swarmkit.names import EDGE_NETWORK, STACK_LABEL
 from swarmkit.remote import Engine, EngineError
-from swarmkit.services.converge import converge, engine_time, wait_gone
+from swarmkit.services.converge import baseline, converge, wait_gone
 from swarmkit.swarm import Service, filters, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
@@ -62,7 +63,15 @@ def observe(engine: Engine, stack: str) -> LiveStack:
     )
 
 
-def deploy(
+@dataclass(frozen=True)
+class Prepared:
+    """A stack that could be deployed: what it should be, and what has to change for that."""
+
+    desired: DesiredStack
+    changes: Sequence[Change]
+
+
+def prepare(
     swarm: Swarm,
     ui: Ui,
     project: Project,
@@ -70,93 +79,106 @@ def deploy(
     *,
     dry_run: bool = False,
     prune: bool = False,
-    timeout: float = 300,
-) -> list[Change]:
-    """Make the swarm run `project` as `stack`; returns what had to be changed.
+    images: Mapping[str, str] | None = None,
+) -> Prepared:
+    """Plan to make the swarm run `project` as `stack`. Nothing of the swarm's services is touched.
 
-    Ends when every service of the stack runs and is healthy. In a dry run nothing is built or sent.
-    Raises UsageError for what the swarm lacks, OperationFailed where a step fails, and NotConverged
-    (Problems) where services do not come up within `timeout` seconds.
+    Images with `build:` are built and pushed, but in a dry run; `images` are those known already, by
+    service. Raises UsageError for what the swarm lacks, and for routes that it cannot have.
     """
     engine = swarm.engine
-    sources = builds(project)
-    images = build_images(swarm, ui, stack, sources, dry_run=dry_run)
-    desired = convert(project, stack, Context(images=images))
+    sources = {
+        service: source for service, source in builds(project).items() if service not in (images or {})
+    }
+    stand_ins = dict.fromkeys(sources, NOT_BUILT) | dict(images or {})
+    # Whatever can be refused is, before anything is built.
+    _check(engine, convert(project, stack, Context(images=stand_ins)))
+    built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
+    desired = convert(project, stack, Context(images={**(images or {}), **built}))
     live = observe(engine, stack)
-    _check_externals(engine, desired, live)
     changes = plan_stack(desired, live, prune=prune)
     if (left := orphans(desired, live)) and not prune:
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
-    if dry_run:
-        return changes
-    since = engine_time(engine)
-    _Applier(engine, ui).run(changes)
+    return Prepared(desired, changes)
+
+
+def carry_out(engine: Engine, ui: Ui, prepared: Prepared, *, timeout: float) -> None:
+    """Make the changes; ends when every service of the stack runs and is healthy.
+
+    Raises OperationFailed where a step fails, NotConverged (or Problems) where services do not come up
+    within `timeout` seconds.
+    """
+    before = baseline(engine)
+    for change in prepared.changes:
+        ui.say(f"  {describe(change)}")
+        _send(engine, ui, change)
+    wanted = {service.name for service in prepared.desired.services}
+    ids = [service.id for service in services(engine, prepared.desired.name) if service.name in wanted]
+    converge(engine, ids, ui, timeout=timeout, before=before)
+
+
+def after(engine: Engine, desired: DesiredStack) -> list[Service]:
+    """The swarm's services as they will be once `desired` is deployed."""
     wanted = {service.name for service in desired.services}
-    ids = [service.id for service in services(engine, stack) if service.name in wanted]
-    converge(engine, ids, ui, timeout=timeout, since=since)
-    return changes
+    others = [service for service in services(engine) if service.name not in wanted]
+    return others + [Service.of({"ID": one.name, "Spec": one.spec}) for one in desired.services]
 
 
-def _check_externals(engine: Engine, desired: DesiredStack, live: LiveStack) -> None:
-    errors: list[SwarmkitError] = [
-        UsageError(
-            f'there is no network "{name}" in the swarm',
-            where=desired.name,
-            hint=f"make it first: docker network create -d overlay {name}"
-            if not name.startswith("swarmkit-")
-            else "swarmkit init makes it",
-        )
-        for name in desired.external_networks
-        if name not in live.network_ids
-    ]
-    if desired.external_configs:
-        known = {config["Spec"]["Name"] for config in engine.get("/configs")}
-        errors += [
-            UsageError(f'there is no config "{name}" in the swarm', where=desired.name)
-            for name in desired.external_configs
-            if name not in known
-        ]
+def _check(engine: Engine, desired: DesiredStack) -> None:
+    errors = [*_missing_externals(engine, desired)]
+    wanted = {service.name for service in desired.services}
+    # Another stack's mistakes are not this one's.
+    errors += [error for error in routes(after(engine, desired)).errors if error.where in wanted]
     raise_all(errors)
 
 
-class _Applier:
-    """Sends changes to the engine, in the plan's order."""
+def _missing_externals(engine: Engine, desired: DesiredStack) -> Iterator[SwarmkitError]:
+    networks = {network["Name"] for network in engine.get("/networks", filters(scope="swarm"))}
+    for name in desired.external_networks:
+        if name not in networks:
+            yield UsageError(
+                f'there is no network "{name}" in the swarm',
+                where=desired.name,
+                hint="swarmkit init makes it"
+                if name == EDGE_NETWORK
+                else f"make it first: docker network create -d overlay {name}",
+            )
+    configs = (
+        {config["Spec"]["Name"] for config in engine.get("/configs")} if desired.external_configs else {}
+    )
+    for name in desired.external_configs:
+        if name not in configs:
+            yield UsageError(f'there is no config "{name}" in the swarm', where=desired.name)
 
-    def __init__(self, engine: Engine, ui: Ui) -> None:
-        self._engine = engine
-        self._ui = ui
 
-    def run(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            self._ui.say(f"  {describe(change)}")
-            self._send(change)
-
-    def _send(self, change: Change) -> None:
-        engine, path = self._engine, f"/{change.kind}s"
-        match change.action:
-            case "remove":
-                _when_free(lambda: engine.delete(f"{path}/{change.live_id}"))
-                if change.kind == "service":
-                    assert change.live_id is not None
-                    wait_gone(engine, {change.live_id: change.name}, self._ui, GONE_SECONDS)
-            case "create":
-                engine.post(f"{path}/create", self._body(change))
-            case "update":
-                assert change.version is not None
+def _send(engine: Engine, ui: Ui, change: Change) -> None:
+    """The one place where a stack's change reaches the swarm."""
+    path = f"/{change.kind}s"
+    match change.action:
+        case "remove":
+            _when_free(lambda: engine.delete(f"{path}/{change.live_id}"))
+            if change.kind == "service":
+                assert change.live_id is not None
+                wait_gone(engine, {change.live_id: change.name}, ui, GONE_SECONDS)
+        case "create":
+            engine.post(f"{path}/create", _body(engine, change))
+        case "update":
+            assert change.version is not None
+            try:
                 version = {"version": change.version}
-                try:
-                    engine.post(f"{path}/{change.live_id}/update", self._body(change), version)
-                except EngineError as error:
-                    if error.is_stale:
-                        error.hint = "someone else changed it at the same time; run the command again"
-                    raise
+                engine.post(f"{path}/{change.live_id}/update", _body(engine, change), version)
+            except EngineError as error:
+                if error.is_stale:
+                    error.hint = "someone else changed it at the same time; run the command again"
+                raise
 
-    def _body(self, change: Change) -> Mapping[str, Any]:
-        assert change.spec is not None
-        if change.kind != "service" or "Configs" not in change.spec["TaskTemplate"]["ContainerSpec"]:
-            return change.spec
-        ids = {config["Spec"]["Name"]: config["ID"] for config in self._engine.get("/configs")}
-        return with_config_ids(change.spec, ids)
+
+def _body(engine: Engine, change: Change) -> Mapping[str, Any]:
+    assert change.spec is not None
+    if change.kind != "service" or "Configs" not in change.spec["TaskTemplate"]["ContainerSpec"]:
+        return change.spec
+    ids = {config["Spec"]["Name"]: config["ID"] for config in engine.get("/configs")}
+    return with_config_ids(change.spec, ids)
 
 
 def describe(change: Change) -> str:
@@ -201,8 +223,8 @@ def _when_free(remove: Callable[[], None]) -> None:
 def down(engine: Engine, ui: Ui, stack: str, *, timeout: float = 120) -> list[Change]:
     """Remove a stack: services, then (once their tasks have ended) configs and networks; volumes stay.
 
-    Returns what was removed, nothing where there is no such stack. Raises NotConverged where tasks do
-    not end in time.
+    Returns what was removed, nothing where there is no such stack: also what an interrupted `down` has
+    left. Raises NotConverged where tasks do not end in time.
     """
     live = observe(engine, stack)
     removed: list[Change] = []

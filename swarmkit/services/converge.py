@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
 from swarmkit.errors import NotConverged, SwarmkitError, raise_all
 from swarmkit.remote import Engine, EngineError
@@ -38,6 +39,19 @@ MONITOR_SECONDS = 5.0
 FAILURES = 3
 # How long a task may wait for a node before that counts as "there is none for it".
 UNPLACED_SECONDS = 15.0
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The swarm just before an operation: what is told from then on, and only that, tells of it.
+
+    `time` is by the engine's own clock, `updates` each service's UpdateStatus. An update resets that
+    (moby, UpdateService), so that one which is still the same tells of an earlier operation.
+    """
+
+    time: datetime
+    updates: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Verdict(Enum):
@@ -50,7 +64,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class ServiceProgress:
-    """One service at one moment: `running` of `desired` tasks, and why not more."""
+    """One service at one moment: `running` of `desired` tasks, and why not more.
+
+    `settled` is when the newest of the running tasks came to run; None where none runs.
+    """
 
     name: str
     running: int
@@ -59,6 +76,7 @@ class ServiceProgress:
     reason: str = ""
     rolled_back: bool = False
     unplaced: bool = False
+    settled: datetime | None = None
 
     def __str__(self) -> str:
         text = f"{self.name} {self.running}/{self.desired}"
@@ -66,27 +84,31 @@ class ServiceProgress:
 
 
 def progress(
-    service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], since: datetime
+    service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], before: Baseline
 ) -> ServiceProgress:
     """Judge a service. `current` are the tasks of its present spec, `every` all that it has.
 
-    Only what began at `since` (by the engine's own clock) or later tells of this operation: a failure or
-    a rollback of last week does not.
+    What happened before `before` was taken does not count: a failure or a rollback of last week.
     """
     alive = {node.id for node in known if node.state != "down"}
+    places = alive
     if service.replicas is not None:
         desired = service.replicas
     else:
-        desired = sum(is_placeable(node, service.constraints) for node in known)
-    running = sum(task.is_up and task.node_id in alive for task in current)
+        # A paused node keeps the task that it has, and gets none.
+        places = {node.id for node in known if is_placeable(node, service.constraints)}
+        desired = len(places)
+    up = [task for task in current if task.is_up and task.node_id in places]
+    running = len(up)
     current_ids = {task.id for task in current}
     leaving = sum(task.is_leaving and task.node_id in alive for task in every)
     outdated = sum(task.is_up and task.id not in current_ids for task in every)
 
     def judged(verdict: Verdict, reason: str = "", **more: bool) -> ServiceProgress:
-        return ServiceProgress(service.name, running, desired, verdict, reason, **more)
+        settled = max((task.changed for task in up), default=None)
+        return ServiceProgress(service.name, running, desired, verdict, reason, settled=settled, **more)
 
-    is_news = service.update_started is not None and service.update_started >= since
+    is_news = service.update_status != before.updates.get(service.id)
     match service.update_state if is_news else "":
         case "paused":
             return judged(Verdict.FAILED, service.update_message or "the update was paused")
@@ -97,20 +119,23 @@ def progress(
                 Verdict.FAILED, _failure(every) or service.update_message or "rolled back", rolled_back=True
             )
     failures = Counter(
-        task.place for task in current if task.state in FAILED_STATES and task.created >= since
+        task.place for task in current if task.state in FAILED_STATES and task.created >= before.time
     )
     # While it updates, the swarm counts failures itself, and stops or goes back as the spec says.
     is_updating = service.update_state in ("updating", "rollback_started")
     if running < desired and not is_updating and failures and max(failures.values()) >= FAILURES:
         return judged(Verdict.FAILED, _failure(current))
-    if running == desired and not leaving and not outdated and service.update_state != "rollback_started":
+    if running == desired and not leaving and not outdated and not is_updating:
         return judged(Verdict.THERE)
     if running >= desired and (leaving or outdated):
         return judged(Verdict.WAITING, f"{leaving + outdated} still stopping")
     pending = [task for task in current if task.state == "pending" and task.error]
     if pending:
         return judged(Verdict.WAITING, pending[0].error, unplaced=True)
-    return judged(Verdict.WAITING, _failure([task for task in current if task.created >= since]))
+    recent = [task for task in current if task.created >= before.time]
+    return judged(
+        Verdict.WAITING, _failure(recent) or ("monitoring the update" if running == desired else "")
+    )
 
 
 def _failure(some: Sequence[Task]) -> str:
@@ -133,25 +158,33 @@ def converge(
     ui: Ui,
     *,
     timeout: float,
-    since: datetime,
+    before: Baseline,
+    may_go: bool = False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Wait until all these services are there, at most `timeout` seconds.
 
-    Raises NotConverged (Problems for several) with the reason of each that is not.
+    A service that somebody removes meanwhile is an error unless it `may_go`. Raises NotConverged
+    (Problems for several) with the reason of each that is not.
     """
     start = clock()
     there_since: dict[str, float] = {}
     unplaced_since: dict[str, float] = {}
     with ui.progress() as shown:
         while True:
-            states = read(engine, service_ids, since)
+            states = read(engine, service_ids, before)
+            if len(states) < len(service_ids) and not may_go:
+                raise NotConverged(
+                    "a service was removed while it was waited for", hint="see: swarmkit status"
+                )
             now = clock()
             waiting = []
             for service, state in states:
                 if state.verdict is Verdict.THERE:
                     held = now - there_since.setdefault(service.id, now)
+                    # Tasks that ran long before the operation began have been watched already.
+                    held += max(0.0, (before.time - (state.settled or _LONG_AGO)).total_seconds())
                     if held < monitor_seconds(service):
                         waiting.append((service, state))
                 else:
@@ -178,7 +211,7 @@ def converge(
 
 
 def read(
-    engine: Engine, service_ids: Sequence[str], since: datetime
+    engine: Engine, service_ids: Sequence[str], before: Baseline
 ) -> list[tuple[Service, ServiceProgress]]:
     """One reading of the swarm: each of the services, judged. A service that has gone is left out."""
     known = nodes(engine)
@@ -192,7 +225,7 @@ def read(
             if error.status == 404:
                 continue
             raise
-        found.append((service, progress(service, _of(current, service), _of(every, service), known, since)))
+        found.append((service, progress(service, _of(current, service), _of(every, service), known, before)))
     return found
 
 
@@ -215,9 +248,10 @@ def _error(state: ServiceProgress, when: str = "") -> SwarmkitError:
     )
 
 
-def engine_time(engine: Engine) -> datetime:
-    """The engine's own clock, which its timestamps go by: ours may differ from it."""
-    return moment(engine.get("/info")["SystemTime"])
+def baseline(engine: Engine) -> Baseline:
+    """The swarm as it is now, to judge by what comes of an operation that is about to begin."""
+    updates = {raw["ID"]: raw.get("UpdateStatus") for raw in engine.get("/services")}
+    return Baseline(moment(engine.get("/info")["SystemTime"]), updates)
 
 
 def wait_gone(engine: Engine, removed: Mapping[str, str], ui: Ui, timeout: float) -> None:

@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from swarmkit.errors import NotConverged
 from swarmkit.remote import Engine, EngineError, while_stale
-from swarmkit.services.converge import converge, engine_time
+from swarmkit.services.converge import baseline, converge
 from swarmkit.swarm import Node, is_placeable, node_tasks, nodes, services
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
@@ -60,7 +60,7 @@ def drain_nodes(engine: Engine, chosen: Sequence[Node], ui: Ui, *, timeout: floa
         for task in node_tasks(engine, node.id)
         if task.desired == "running"
     }
-    since = engine_time(engine)
+    before = baseline(engine)
     changed = [node for node in chosen if node.availability != "drain"]
     # All of them before any waiting: a task must not move to a node that is to be emptied next.
     for node in changed:
@@ -88,14 +88,15 @@ def drain_nodes(engine: Engine, chosen: Sequence[Node], ui: Ui, *, timeout: floa
     others = nodes(engine)
     moved = []
     for service in services(engine):
-        if service.id not in leaving or service.is_global:
+        # Global services have no other place, and jobs end by themselves.
+        if service.id not in leaving or service.replicas is None:
             continue
         if any(is_placeable(other, service.constraints) for other in others):
             moved.append(service.id)
         else:
             ui.warn(f"{service.name} may run nowhere else; it waits until the node is active again")
     if moved:
-        converge(engine, moved, ui, timeout=max(deadline - time.monotonic(), 1.0), since=since)
+        converge(engine, moved, ui, timeout=max(deadline - time.monotonic(), 1.0), before=before, may_go=True)
     return changed
 
 

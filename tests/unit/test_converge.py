@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from swarmkit.services.converge import MONITOR_SECONDS, Verdict, monitor_seconds, progress
+from swarmkit.services.converge import MONITOR_SECONDS, Baseline, Verdict, monitor_seconds, progress
 from swarmkit.swarm import Node, Service, Task, is_placeable, moment
 
-SINCE = moment("2026-01-01T10:00:00Z")
+BEFORE = Baseline(moment("2026-01-01T10:00:00Z"))
 
 
 def node(name: str, **changed: Any) -> Node:
@@ -59,9 +59,13 @@ NODES = [node("n1"), node("n2")]
 
 
 def judged(
-    one: Service, current: list[Task], others: list[Task] | None = None, nodes: list[Node] = NODES
+    one: Service,
+    current: list[Task],
+    others: list[Task] | None = None,
+    nodes: list[Node] = NODES,
+    before: Baseline = BEFORE,
 ) -> Any:
-    return progress(one, current, [*current, *(others or [])], nodes, SINCE)
+    return progress(one, current, [*current, *(others or [])], nodes, before)
 
 
 def test_enough_running_tasks_are_there() -> None:
@@ -121,7 +125,20 @@ def test_an_update_that_the_swarm_gave_up_has_failed(state: str, rolled_back: bo
 
 @pytest.mark.parametrize("state", ["paused", "rollback_paused", "rollback_completed"])
 def test_what_became_of_an_update_before_does_not_count(state: str) -> None:
-    assert judged(service(1, state, "old", at="09:00:00"), [task(1)]).verdict is Verdict.THERE
+    one = service(1, state, "old")
+    before = Baseline(BEFORE.time, {"s": one.raw["UpdateStatus"]})
+    assert judged(one, [task(1)], before=before).verdict is Verdict.THERE
+
+
+def test_an_update_is_there_only_when_the_swarm_has_watched_it() -> None:
+    assert judged(service(1, "updating"), [task(1)]).verdict is Verdict.WAITING
+    assert judged(service(1, "completed"), [task(1)]).verdict is Verdict.THERE
+
+
+def test_a_global_service_is_not_counted_on_a_paused_node() -> None:
+    nodes = [node("n1"), node("n2", Availability="pause")]
+    found = judged(service(None), [task(1), task(1, on="n2")], nodes=nodes)
+    assert (found.running, found.desired, found.verdict) == (1, 1, Verdict.THERE)
 
 
 def test_while_it_updates_the_swarm_itself_decides_when_failures_are_enough() -> None:

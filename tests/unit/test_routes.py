@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkit.balancer.routes import Route, configuration, routes
-from swarmkit.errors import SwarmkitError, UsageError
 from swarmkit.swarm import Service
 
 
@@ -19,14 +18,14 @@ def service(name: str, **labels: str) -> Service:
 
 
 def test_a_service_without_labels_has_no_route() -> None:
-    assert routes([service("db")]) == []
+    assert routes([service("db")]).routes == []
 
 
 def test_labels_become_routes() -> None:
     found = routes(
         [service("web_web", port="80"), service("api", port="9000", host="API.example", path="/v1/")]
     )
-    assert found == [Route("", "/", "web_web", 80), Route("api.example", "/v1", "api", 9000)]
+    assert found.routes == [Route("", "/", "web_web", 80), Route("api.example", "/v1", "api", 9000)]
 
 
 def test_the_configuration_asks_dns_for_the_tasks_at_each_request() -> None:
@@ -50,9 +49,11 @@ def test_a_named_host_leaves_the_default_to_say_404() -> None:
 
 
 def test_two_services_cannot_have_one_route() -> None:
-    with pytest.raises(UsageError, match="web_a already has the route any host/") as raised:
-        routes([service("web_b", port="80"), service("web_a", port="80")])
-    assert raised.value.where == "web_b"
+    found = routes([service("web_b", port="80"), service("web_a", port="80")])
+    assert found.routes == [Route("", "/", "web_a", 80)]
+    assert [(error.where, error.message) for error in found.errors] == [
+        ("web_b", "web_a already has the route any host/")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,18 +71,15 @@ def test_two_services_cannot_have_one_route() -> None:
         {"port": "80", "colour": "red"},
     ],
 )
-def test_labels_that_cannot_be_honoured_are_refused(labels: dict[str, str]) -> None:
-    with pytest.raises(UsageError) as raised:
-        routes([service("web", **labels)])
-    assert raised.value.where == "web"
+def test_labels_that_cannot_be_honoured_are_mistakes_and_spare_the_others(labels: dict[str, str]) -> None:
+    found = routes([service("web", **labels), service("well", port="80")])
+    assert found.routes == [Route("", "/", "well", 80)]
+    assert [error.where for error in found.errors] == ["web"]
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=8))
 def test_nothing_in_a_label_can_become_a_directive(host: str, path: str, port: str) -> None:
-    try:
-        text = configuration(routes([service("web", port=port, host=host, path=path)]))
-    except SwarmkitError:
-        return
+    text = configuration(routes([service("web", port=port, host=host, path=path)]).routes)
     inside = re.sub(
         r"\{ (set \$tasks tasks\.web; proxy_pass http://\$tasks:\d+;|return 404 .*?) \}", "", text
     )
