@@ -16,13 +16,22 @@ import getpass
 import os
 import stat
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.inventory.models import Gateway, Host, Inventory, Login, Role
+from swarmkit.inventory.models import (
+    DATA_PATH_PORT,
+    Gateway,
+    Host,
+    Inventory,
+    Login,
+    Role,
+    SwarmSettings,
+)
 from swarmkit.yamlfile import Loc, Model, YamlFile, read, validated
 
 # A machine's name is its hostname's form (RFC 1123): it is used as one in logs and node names.
@@ -53,6 +62,64 @@ class HostFile(GatewayFile):
 
     private_address: Address | None = None
     labels: dict[str, Label | bool] = {}
+    availability: Literal["active", "pause", "drain"] | None = None
+
+
+class PoolFile(Model):
+    """An entry of `engine.address_pools`: networks of bridges, each of /`size`."""
+
+    base: IPv4Network
+    size: Annotated[int, Field(ge=8, le=30)] = 24
+
+
+class LogFile(Model):
+    """`engine.log`: where containers' output goes, and how much of it stays (docs.docker.com, local)."""
+
+    driver: str = "local"
+    max_size: Annotated[str, StringConstraints(pattern=r"^\d+[kmg]$")] | None = None
+    max_file: Annotated[int, Field(ge=1)] | None = None
+
+
+class EngineFile(Model):
+    """`engine:`, what every machine's Docker Engine is to be set to."""
+
+    log: LogFile | None = None
+    registry_mirrors: list[Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]] | None = None
+    address_pools: list[PoolFile] | None = None
+    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
+    settings: dict[str, Any] = {}
+
+    def daemon(self) -> dict[str, Any]:
+        """As keys of the engine's daemon.json (docs.docker.com, dockerd)."""
+        keys = dict(self.settings)
+        if self.log is not None:
+            keys["log-driver"] = self.log.driver
+            options = {"max-size": self.log.max_size, "max-file": self.log.max_file}
+            keys["log-opts"] = {key: str(value) for key, value in options.items() if value is not None}
+        if self.registry_mirrors is not None:
+            keys["registry-mirrors"] = self.registry_mirrors
+        if self.address_pools is not None:
+            keys["default-address-pools"] = [
+                {"base": str(pool.base), "size": pool.size} for pool in self.address_pools
+            ]
+        if self.mtu is not None:
+            keys["mtu"] = self.mtu
+        return keys
+
+
+class SwarmFile(Model):
+    """`swarm:`, how the swarm is made."""
+
+    data_path_port: Annotated[int, Field(ge=1024, le=49151)] = DATA_PATH_PORT
+    address_pools: list[IPv4Network] = []
+    subnet_size: Annotated[int, Field(ge=8, le=29)] = 24
+    edge_subnet: IPv4Network | None = None
+    spread: str = ""
+
+    def settings(self) -> SwarmSettings:
+        return SwarmSettings(
+            self.data_path_port, tuple(self.address_pools), self.subnet_size, self.edge_subnet, self.spread
+        )
 
 
 class DefaultsFile(LoginFile):
@@ -76,6 +143,8 @@ class InventoryFile(Model):
     known_hosts: str | None = None
     entry: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")] | None = None
     defaults: DefaultsFile = DefaultsFile()
+    engine: EngineFile = EngineFile()
+    swarm: SwarmFile = SwarmFile()
     gateways: list[GatewayFile] = []
     managers: list[HostFile] = []
     workers: list[HostFile] = []
@@ -115,6 +184,8 @@ def load(path: Path) -> Inventory:
         known_hosts=_path(raw.known_hosts, base),
         entry=raw.entry,
         source=path,
+        engine=raw.engine.daemon(),
+        swarm=raw.swarm.settings(),
     )
 
 
@@ -154,6 +225,7 @@ def _host(entry: HostFile, role: Role, raw: InventoryFile, base: Path) -> Host:
         labels={
             key: str(value).lower() if isinstance(value, bool) else value for key, value in labels.items()
         },
+        availability=entry.availability or "",
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
+
+DATA_PATH_PORT = 4789
 
 
 class Role(StrEnum):
@@ -39,11 +44,13 @@ class Host(Login):
     """A machine that is to be a node of the swarm.
 
     `private_address` is the one that the swarm's own traffic uses, on a network all nodes share.
+    `availability` is active, pause or drain, and empty where the inventory leaves it to the operator.
     """
 
     role: Role = Role.WORKER
     private_address: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    availability: str = ""
 
     @property
     def is_manager(self) -> bool:
@@ -51,10 +58,27 @@ class Host(Login):
 
 
 @dataclass(frozen=True)
+class SwarmSettings:
+    """How the swarm is made. All but `spread` is settled when it is formed.
+
+    `data_path_port` is the UDP port of overlay traffic, `address_pools` the pools of its overlay networks
+    (cut into subnets of /`subnet_size`), `edge_subnet` that of the balancer's network (chosen where
+    None). `spread` is the label that tells machines which fail together (a zone, a rack).
+    """
+
+    data_path_port: int = DATA_PATH_PORT
+    address_pools: tuple[IPv4Network, ...] = ()
+    subnet_size: int = 24
+    edge_subnet: IPv4Network | None = None
+    spread: str = ""
+
+
+@dataclass(frozen=True)
 class Inventory:
     """A cluster's machines, managers first, each in the file's order.
 
     `entry` is the URL by which users reach the load balancer, where that is not port 8080 of a manager.
+    `engine` are the keys that every engine's daemon.json must have.
     """
 
     cluster: str
@@ -63,6 +87,8 @@ class Inventory:
     known_hosts: Path | None = None
     entry: str | None = None
     source: Path | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    swarm: SwarmSettings = SwarmSettings()
 
     @property
     def managers(self) -> tuple[Host, ...]:
