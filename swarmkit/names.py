@@ -7,8 +7,17 @@ from __future__ import annotations
 STACK_LABEL = "com.docker.stack.namespace"
 IMAGE_LABEL = "com.docker.stack.image"
 
+# Labels that begin so are swarmkit's own.
+RESERVED_PREFIX = "swarmkit."
+
 # On a node: the machine's name in the inventory; its hostname may differ.
 HOST_LABEL = "swarmkit.host"
+# On a node: the keys of its labels that the inventory gave it, joined with commas.
+LABELS_LABEL = "swarmkit.labels"
+# On a node whose engine is being restarted: the availability that it had, and gets back.
+RESTART_LABEL = "swarmkit.restart"
+# On the swarm itself: the name of the inventory's cluster.
+CLUSTER_LABEL = "swarmkit.cluster"
 # On a service: the fingerprint of the spec that swarmkit sent.
 SPEC_LABEL = "swarmkit.spec"
 # A service with a label that starts like this asks the balancer for a route.

@@ -51,6 +51,11 @@ class Node:
     def is_ready(self) -> bool:
         return self.state == "ready"
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the other managers reach this one."""
+        return (self.raw.get("ManagerStatus") or {}).get("Reachability") == "reachable"
+
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Node:
         spec, description, status = raw["Spec"], raw["Description"], raw["Status"]

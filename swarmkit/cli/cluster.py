@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from swarmkit.cli.common import Globals, confirm_target, globals_of
+from swarmkit.cli.common import (
+    BreakLock,
+    Detailed,
+    DryRun,
+    LockWait,
+    LoseMajority,
+    confirm_target,
+    globals_of,
+    hosts_target,
+    show_report,
+)
 from swarmkit.cli.complete import host_names, node_names
 from swarmkit.errors import Exit, UsageError
 
-if TYPE_CHECKING:
-    from swarmkit.cluster.bootstrap import Report
-    from swarmkit.target import Target
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
-Detailed = Annotated[
-    bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 5 where there are changes.")
-]
 AcceptKeys = Annotated[
     bool, typer.Option("--accept-host-keys", help="Record unknown host keys (never changed ones).")
 ]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Make hosts leave another swarm that they are in.")
+]
+Adopt = Annotated[
+    bool, typer.Option("--adopt", help="Make a swarm that swarmkit did not form this cluster's.")
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Take nodes out of the swarm that the inventory does not have.")
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for what is promised.")]
 
@@ -37,50 +45,35 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ssh)
 
 
-def _hosts_target(given: Globals) -> Target:
-    from swarmkit.target import resolve
-
-    return resolve(given.inventory, given.engine, hosts_needed=True)
-
-
-def _show(given: Globals, report: Report, nothing: str, done: str) -> None:
-    ui = given.ui
-
-    def text() -> None:
-        if report.status == "planned":
-            for action in report.actions:
-                ui.line(f"  {action.host}: {action.title}")
-            ui.line(f"{len(report.actions)} actions planned; nothing was changed")
-        elif report.changed:
-            ui.line(f"{done} ({report.changed} changes, {report.seconds:.1f} s)")
-        else:
-            ui.line(f"{nothing} ({report.seconds:.1f} s)")
-
-    if report.status == "planned" and not report.actions:
-        ui.result(report.json(), f"{nothing}; nothing would be changed")
-    else:
-        ui.result(report.json(), text)
-
-
 def init(
     context: typer.Context,
     dry_run: DryRun = False,
     detailed_exitcode: Detailed = False,
     accept_host_keys: AcceptKeys = False,
+    prune: Prune = False,
     take_over: TakeOver = False,
+    adopt: Adopt = False,
+    force: LoseMajority = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
     """Turn the inventory's machines into a swarm; again: nothing is changed that is right."""
     from swarmkit.cluster import bootstrap
+    from swarmkit.cluster.plan import Consent
     from swarmkit.target import announce, fleet_of
 
     given = globals_of(context)
-    target = _hosts_target(given)
+    target = hosts_target(given)
     announce(target, given.ui)
+    if prune:
+        confirm_target(given, target, f"nodes that {target.origin} does not have will leave {target.name}")
+    consent = Consent(take_over=take_over, adopt=adopt, prune=prune, force=force)
+    options = bootstrap.Options(dry_run, consent, lock_wait, break_lock)
     with fleet_of(target, accept_host_keys=accept_host_keys) as fleet:
-        report = bootstrap.init(fleet, given.ui, dry_run=dry_run, take_over=take_over)
+        report = bootstrap.init(fleet, given.ui, options)
         count = len(fleet.inventory.hosts)
     ready = f"{count} nodes are ready" if count != 1 else "1 node is ready"
-    _show(given, report, f"nothing to do: {ready}", f"the swarm is formed: {ready}")
+    show_report(given, report, f"nothing to do: {ready}", f"the swarm is formed: {ready}")
     if dry_run and detailed_exitcode and report.actions:
         raise typer.Exit(Exit.CHANGES)
 
@@ -88,24 +81,30 @@ def init(
 def join(
     context: typer.Context,
     host: Annotated[str, typer.Argument(help="A name in the inventory, or USER@ADDRESS[:PORT].")],
-    role: Annotated[str, typer.Option("--role", help="manager or worker.")] = "worker",
+    role: Annotated[
+        str | None, typer.Option("--role", help="manager or worker (the default for a new machine).")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The new node's name.")] = None,
     private_address: Annotated[
         str | None, typer.Option("--private-address", help="Its address on the nodes' own network.")
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Its SSH key.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V; may be repeated.")] = None,
+    dry_run: DryRun = False,
     accept_host_keys: AcceptKeys = False,
     take_over: TakeOver = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
     """Make a machine a node of the swarm, and write it into the inventory."""
     from swarmkit.cluster import bootstrap
+    from swarmkit.cluster.plan import Consent
     from swarmkit.inventory.edit import NewHost, add_host, with_host
     from swarmkit.remote import Fleet
     from swarmkit.target import announce
 
     given = globals_of(context)
-    target = _hosts_target(given)
+    target = hosts_target(given)
     announce(target, given.ui)
     inventory = target.inventory
     assert inventory is not None
@@ -113,53 +112,76 @@ def join(
     new = None
     if known is None:
         new = NewHost.parse(
-            host, role=role, name=name, private_address=private_address, key=key, labels=label or []
+            host,
+            role=role or "worker",
+            name=name,
+            private_address=private_address,
+            key=key,
+            labels=label or [],
         )
         inventory, known = with_host(inventory, new)
+    elif role not in (None, known.role):
+        raise UsageError(
+            f"{host} is a {known.role} in {inventory.source}",
+            where="--role",
+            hint=f"change the file, or afterwards: swarmkit node {'pro' if role == 'manager' else 'de'}mote "
+            f"{host}",
+        )
+    options = bootstrap.Options(dry_run, Consent(take_over=take_over), lock_wait, break_lock)
     with Fleet(inventory, accept_host_keys=accept_host_keys) as fleet:
-        report = bootstrap.join(fleet, given.ui, known, take_over=take_over)
-    if new is not None and inventory.source is not None:
+        report = bootstrap.join(fleet, given.ui, known, options)
+    if new is not None and inventory.source is not None and not dry_run:
         add_host(inventory.source, new)
         given.ui.say(f"  {known.name}: written into {inventory.source}")
-    _show(given, report, f"nothing to do: {known.name} is a node", f"{known.name} is a {known.role}")
+    show_report(given, report, f"nothing to do: {known.name} is a node", f"{known.name} is a {known.role}")
 
 
 def leave(
     context: typer.Context,
     node: Annotated[str, typer.Argument(help="The node.", autocompletion=node_names)],
+    dry_run: DryRun = False,
     timeout: Timeout = 300,
-    force: Annotated[bool, typer.Option("--force", help="Go on where the drain does not end.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Go on where the drain does not end, or the managers' majority would be lost."
+        ),
+    ] = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
     """Drain a node, take it out of the swarm and out of the inventory."""
-    from swarmkit.cluster import bootstrap
+    from swarmkit.cluster import bootstrap, departure
+    from swarmkit.cluster.plan import Consent
     from swarmkit.inventory.edit import remove_host
     from swarmkit.target import announce, fleet_of
 
     given = globals_of(context)
-    target = _hosts_target(given)
+    target = hosts_target(given)
     announce(target, given.ui)
     confirm_target(given, target, f"{node} will leave the cluster {target.name}")
+    options = bootstrap.Options(dry_run, Consent(force=force), lock_wait, break_lock)
     with fleet_of(target) as fleet:
-        report = bootstrap.leave(fleet, given.ui, node, timeout=timeout, force=force)
+        name, report = departure.leave(fleet, given.ui, node, options, timeout=timeout)
     inventory = target.inventory
     assert inventory is not None
-    if inventory.source is not None and inventory.host(node) and remove_host(inventory.source, node):
-        given.ui.say(f"  {node}: taken out of {inventory.source}")
-    _show(given, report, f"{node} was no node", f"{node} has left the swarm")
+    if inventory.source is not None and not dry_run and remove_host(inventory.source, name):
+        given.ui.say(f"  {name}: taken out of {inventory.source}")
+    show_report(given, report, f"{name} was no node", f"{name} has left the swarm")
 
 
-def reset(context: typer.Context) -> None:
+def reset(context: typer.Context, break_lock: BreakLock = False) -> None:
     """Take the whole swarm apart: no machine of the inventory is in one afterwards."""
-    from swarmkit.cluster import bootstrap
+    from swarmkit.cluster import departure
     from swarmkit.target import announce, fleet_of
 
     given = globals_of(context)
-    target = _hosts_target(given)
+    target = hosts_target(given)
     announce(target, given.ui)
     confirm_target(given, target, f"everything that runs on the cluster {target.name} will be gone")
     with fleet_of(target) as fleet:
-        report = bootstrap.reset(fleet, given.ui)
-    _show(given, report, "nothing to do: no machine is in a swarm", "no machine is in a swarm any more")
+        report = departure.reset(fleet, given.ui, break_lock=break_lock)
+    show_report(given, report, "nothing to do: no machine is in a swarm", "no machine is in a swarm any more")
 
 
 def status(context: typer.Context) -> None:
@@ -196,7 +218,7 @@ def ssh(
     from swarmkit.remote.openssh import login
 
     given = globals_of(context)
-    target = _hosts_target(given)
+    target = hosts_target(given)
     inventory = target.inventory
     assert inventory is not None
     try:

@@ -1,4 +1,4 @@
-"""Commands about nodes: ls, drain, activate."""
+"""Commands about nodes: ls, drain, activate, promote, demote, label."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
-from swarmkit.cli.common import globals_of
+from swarmkit.cli.common import BreakLock, DryRun, LockWait, LoseMajority, globals_of, show_report
 from swarmkit.cli.complete import node_names
+from swarmkit.errors import UsageError
+from swarmkit.names import RESERVED_PREFIX
 
 app = typer.Typer(
-    help="Look at nodes, drain them, activate them.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at nodes, drain, activate, promote, demote and label them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Names = Annotated[list[str], typer.Argument(help="Nodes.", autocompletion=node_names)]
@@ -69,3 +73,125 @@ def activate(context: typer.Context, names: Names) -> None:
             {"nodes": [node.name for node in found], "changed": len(changed), "seconds": seconds()},
             f"{', '.join(node.name for node in found)}: active ({seconds():.1f} s)",
         )
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    names: Names,
+    dry_run: DryRun = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
+) -> None:
+    """Make workers managers; ends when the other managers reach them."""
+    _give_roles(context, names, "manager", dry_run, False, lock_wait, break_lock)
+
+
+@app.command()
+def demote(
+    context: typer.Context,
+    names: Names,
+    dry_run: DryRun = False,
+    force: LoseMajority = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
+) -> None:
+    """Make managers workers; refused where too few managers would be left."""
+    _give_roles(context, names, "worker", dry_run, force, lock_wait, break_lock)
+
+
+def _give_roles(
+    context: typer.Context,
+    names: list[str],
+    wanted: str,
+    dry_run: bool,
+    force: bool,
+    lock_wait: float,
+    break_lock: bool,
+) -> None:
+    from swarmkit.cluster import roles
+    from swarmkit.cluster.bootstrap import Options
+    from swarmkit.cluster.plan import Consent
+    from swarmkit.inventory import Role
+    from swarmkit.inventory.edit import give_role
+    from swarmkit.remote import Fleet
+    from swarmkit.swarm import find_node, nodes
+    from swarmkit.target import announce, opened, resolve
+
+    given = globals_of(context)
+    ui = given.ui
+    target = resolve(given.inventory, given.engine)
+    role = Role(wanted)
+    options = Options(dry_run, Consent(force=force), lock_wait, break_lock)
+    done = f"{', '.join(names)}: {role}"
+    nothing = f"nothing to do: {done} already"
+    hosts = [host for name in names if (host := target.inventory and target.inventory.host(name))]
+    if target.inventory is not None and len(hosts) == len(names):
+        # What the inventory says is changed too, or the next `init` would undo it.
+        inventory = roles.with_roles(target.inventory, hosts, role)
+        announce(target, ui)
+        with Fleet(inventory) as fleet:
+            report = roles.give_roles(fleet, ui, names, role, options)
+        if inventory.source is not None and not dry_run:
+            for name in names:
+                if give_role(inventory.source, name, role):
+                    ui.say(f"  {name}: a {role} in {inventory.source}")
+        show_report(given, report, nothing, done)
+        return
+    with ui.timed() as seconds, opened(target, ui, mutates=True) as swarm:
+        known = nodes(swarm.engine)
+        found = [find_node(known, name) for name in names]
+        changed = roles.change_roles(swarm.engine, ui, found, role, options)
+        said = f"{done} ({seconds():.1f} s)" if changed else nothing
+        ui.result(
+            {"nodes": [node.name for node in found], "changed": len(changed), "seconds": seconds()},
+            f"{len(changed)} changes planned; nothing was changed" if dry_run else said,
+        )
+
+
+@app.command()
+def label(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The node.", autocompletion=node_names)],
+    labels: Annotated[list[str], typer.Argument(help="K=V to set, K- to remove.")],
+) -> None:
+    """Set labels of a node, or remove them; constraints of services can ask for them."""
+    from swarmkit.services.nodes import update_node
+    from swarmkit.swarm import find_node, nodes
+    from swarmkit.target import opened, resolve
+
+    wanted, unwanted = _labels(labels)
+    given = globals_of(context)
+    ui = given.ui
+    with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
+        node = find_node(nodes(swarm.engine), name)
+        news = {key: value for key, value in wanted.items() if node.labels.get(key) != value}
+        gone = [key for key in unwanted if key in node.labels]
+        if news or gone:
+            update_node(swarm.engine, node.id, labels=news, unwanted=gone)
+        inventory = swarm.target.inventory
+        host = inventory.host(node.name) if inventory else None
+        if host is not None and {*news, *gone} & set(host.labels):
+            ui.warn(f"{node.name} has another label in {swarm.target.origin}, which the next init gives it")
+        ui.result(
+            {"nodes": [node.name], "changed": len(news) + len(gone), "seconds": seconds()},
+            f"{node.name}: {len(news) + len(gone)} labels changed",
+        )
+
+
+def _labels(given: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Labels to set, and keys to remove; raises UsageError for another form."""
+    wanted: dict[str, str] = {}
+    unwanted: list[str] = []
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign and text.endswith("-"):
+            unwanted.append(text[:-1])
+        elif sign and key:
+            wanted[key] = value
+        else:
+            raise UsageError(f'expected K=V to set a label or K- to remove it, got "{text}"')
+    for key in (*wanted, *unwanted):
+        if key.startswith(RESERVED_PREFIX):
+            raise UsageError(f"{key}: labels that begin with {RESERVED_PREFIX} are swarmkit's own")
+    return wanted, unwanted

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
+from swarmkit.cluster.settings import FACTS as SETTINGS_FACTS
+from swarmkit.cluster.settings import DaemonFacts
 from swarmkit.images.trust import FACTS as TRUST_FACTS
 from swarmkit.images.trust import TrustFacts
+
+# The node's own certificate: it names the node and the swarm that it is of.
+NODE_CERTIFICATE = "/var/lib/docker/swarm/certificates/swarm-node.crt"
 
 # Prints `key=value` lines; a value has no newline. `docker info` prints its JSON on one line.
 SCRIPT = f"""
@@ -28,6 +34,8 @@ if command -v docker >/dev/null; then
   fact cli yes
   fact info "$(docker info --format '{{{{json .}}}}' 2>/dev/null)"
 fi
+if [ -s {NODE_CERTIFICATE} ]; then fact swarm.certificate "$(base64 -w 0 {NODE_CERTIFICATE})"; fi
+{SETTINGS_FACTS}
 {TRUST_FACTS}
 """
 
@@ -37,6 +45,7 @@ class SwarmMembership:
     """What the host's engine says of its own place in a swarm.
 
     `state` is inactive, pending, active, error or locked; `cluster_id` is known to managers only.
+    `address` is the one it has in the swarm, `certificate` its certificate there (PEM, in base64).
     """
 
     state: str = "inactive"
@@ -44,14 +53,21 @@ class SwarmMembership:
     cluster_id: str = ""
     is_manager: bool = False
     error: str = ""
+    address: str = ""
+    certificate: str = field(default="", repr=False)
 
     @property
     def is_member(self) -> bool:
         return self.state != "inactive"
 
+    @property
+    def swarm_id(self) -> str:
+        """The swarm's ID, also on a worker; empty where nothing tells it."""
+        return self.cluster_id or _organisation(self.certificate)
+
     @classmethod
-    def of(cls, info: dict[str, Any]) -> SwarmMembership:
-        """From the engine's `/info`."""
+    def of(cls, info: dict[str, Any], certificate: str = "") -> SwarmMembership:
+        """From the engine's `/info`, and the node's certificate."""
         swarm = info.get("Swarm") or {}
         return cls(
             state=swarm.get("LocalNodeState") or "inactive",
@@ -59,7 +75,20 @@ class SwarmMembership:
             cluster_id=(swarm.get("Cluster") or {}).get("ID") or "",
             is_manager=bool(swarm.get("ControlAvailable")),
             error=swarm.get("Error") or "",
+            address=swarm.get("NodeAddr") or "",
+            certificate=certificate,
         )
+
+
+def _organisation(certificate: str) -> str:
+    """The swarm that a node's certificate (PEM in base64) is of: its subject's organisation (moby, ca)."""
+    from cryptography import x509
+
+    try:
+        names = x509.load_pem_x509_certificate(base64.b64decode(certificate)).subject
+        return str(names.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)[0].value)
+    except (ValueError, IndexError):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,7 @@ class HostFacts:
     routes: tuple[IPv4Network, ...]
     swarm: SwarmMembership
     trust: TrustFacts
+    settings: DaemonFacts = field(default_factory=DaemonFacts)
 
     @property
     def has_apt(self) -> bool:
@@ -115,6 +145,7 @@ class HostFacts:
             engine_version=info.get("ServerVersion") or "",
             addresses=tuple(addresses),
             routes=tuple(routes),
-            swarm=SwarmMembership.of(info),
+            swarm=SwarmMembership.of(info, single.get("swarm.certificate", "")),
             trust=TrustFacts.parse(single),
+            settings=DaemonFacts.parse(single),
         )

@@ -1,47 +1,61 @@
-"""The phases that carry out a plan: one function a kind of action, and the loop that runs them.
+"""The phases that carry out a plan: one small object each, and the loop that runs them.
 
-Everything that changes a machine or forms the swarm goes through `apply`. Within a phase the hosts
-work in parallel; a host that fails leaves the phases after it, the others go on.
+Everything that changes a machine or the swarm's members goes through `apply`. Within a phase the hosts
+work in parallel, unless the phase says otherwise; a host that fails is cleaned up after and leaves the
+phases after it, the others go on.
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from swarmkit.cluster.facts import SwarmMembership
-from swarmkit.cluster.plan import (
+from swarmkit.cluster.actions import (
     Action,
-    ClusterPlan,
+    ConfigureEngine,
     CreateNetwork,
+    Demote,
+    Departure,
+    Drain,
     ForgetNode,
     InitSwarm,
     InstallEngine,
     JoinSwarm,
+    LeaveFirst,
     LeaveOther,
+    LeaveSwarm,
+    MarkSwarm,
     Phase,
+    RestartEngine,
+    StrikeOff,
     Trust,
     UpdateNode,
 )
-from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, raise_all
+from swarmkit.cluster.facts import SwarmMembership
+from swarmkit.cluster.plan import ClusterPlan
+from swarmkit.cluster.settings import engine_script, write_script
+from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, Unreachable, raise_all
+from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
-from swarmkit.remote import Engine, EngineError, Fleet, Outcomes
-from swarmkit.services.nodes import forget_node, update_node
+from swarmkit.names import CLUSTER_LABEL, RESTART_LABEL
+from swarmkit.remote import Engine, EngineError, Fleet, Outcomes, while_stale
+from swarmkit.services.nodes import drain_nodes, forget_node, update_node, wait_for_role
 from swarmkit.swarm import Node, nodes
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
-
-T = TypeVar("T")
 
 SWARM_PORT = 2377
 # A manager that joins makes the managers elect and copy; a small machine takes its time.
 JOIN_SECONDS = 90
 READY_SECONDS = 60
+LEAVE_SECONDS = 60
+DRAIN_SECONDS = 300
 
 # dpkg may have been cut off in an earlier run, and a fresh machine's own updates may hold its locks.
 # apt waits for dpkg's lock when told to, but not for that of its package lists.
@@ -67,23 +81,25 @@ install_them() {{
 known docker.io || update || exit 1
 install_them || {{ update && install_them; }} || exit 1
 """
-_START = """
-systemctl enable --now docker.service
-for i in $(seq 150); do docker version >/dev/null 2>&1 && exit 0; sleep 0.2; done
-systemctl status --no-pager docker.service
-exit 1
-"""
+
+T = TypeVar("T")
+Todo = Mapping[str, Sequence[Action]]
 
 
 @dataclass
 class Work:
-    """What the phases share: the connections, the plan, who has failed and how long each took."""
+    """What the phases share: the connections, the plan, who has failed and how long each took.
+
+    `drain_seconds` is how long a node that leaves may take to become empty.
+    """
 
     fleet: Fleet
     plan: ClusterPlan
     ui: Ui
+    drain_seconds: float = DRAIN_SECONDS
     failed: dict[str, SwarmkitError] = field(default_factory=dict)
     seconds: dict[tuple[Phase, str], float] = field(default_factory=dict)
+    done: list[Action] = field(default_factory=list)
 
     @property
     def manager(self) -> Engine:
@@ -94,125 +110,211 @@ class Work:
         """Whether the manager that everything leans on has failed."""
         return self.plan.founder.name in self.failed
 
-    def run(self, phase: Phase, hosts: Sequence[Host], work: Callable[[Host], T]) -> Outcomes[T]:
-        """Do one phase's work on several hosts in parallel, and keep account of how it went on each."""
+    def host(self, name: str) -> Host:
+        """The machine of that name, or (for a node that no machine of ours is) a name without a login."""
+        return self.fleet.inventory.host(name) or Host(name=name, address="", user="")
 
-        def timed(host: Host) -> T:
+
+class Stage(ABC):
+    """One phase's way of doing its actions."""
+
+    phase: ClassVar[Phase]
+
+    @abstractmethod
+    def run(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        """Do the hosts' actions, `hosts` being in the plan's order; what fails goes into `work.failed`."""
+
+    def timed(self, work: Work, each: Callable[[Host], T], hosts: Sequence[Host]) -> Outcomes[T]:
+        """Do `each` for hosts in parallel, and keep account of every one's time and failure."""
+
+        def counted(host: Host) -> T:
             start = time.monotonic()
-            result = work(host)
-            self.seconds[phase, host.name] = time.monotonic() - start
+            result = each(host)
+            work.seconds[self.phase, host.name] = time.monotonic() - start
             return result
 
-        outcomes = self.fleet.map(timed, hosts)
+        outcomes = work.fleet.map(counted, hosts)
         for name, error in outcomes.errors.items():
-            self.ui.say(f"  {name}: {phase}: failed")
-            self.failed[name] = error
-        return Outcomes(outcomes.values)
+            work.ui.say(f"  {name}: {self.phase}: failed")
+            work.failed[name] = error
+        return outcomes
 
 
-def apply(work: Work) -> list[Action]:
-    """Carry out the plan; returns the actions that were done. What failed is in `work.failed`."""
-    done: list[Action] = []
-    for phase in Phase:
-        todo: dict[str, list[Action]] = {}
-        for action in work.plan.actions:
-            if action.phase is phase and action.host not in work.failed:
-                todo.setdefault(action.host, []).append(action)
-        if work.is_lost:
-            break
-        if todo:
-            hosts = [host for host in work.fleet.inventory.hosts if host.name in todo]
-            with work.ui.progress() as shown:
-                shown.update(f"  {phase}: {', '.join(host.name for host in hosts)}")
-                _RUN[phase](work, hosts, todo)
+class HostStage(Stage):
+    """A phase whose actions are done host by host, independent of each other."""
+
+    one_by_one: ClassVar[bool] = False
+
+    def run(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        for group in [[host] for host in hosts] if self.one_by_one else [hosts]:
+            self.each(work, group, todo)
+
+    def each(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        """Do the actions of these hosts in parallel, each host's own in their order."""
+
+        def act(host: Host) -> None:
+            for action in todo[host.name]:
+                try:
+                    self.do(work, action)
+                except SwarmkitError:
+                    self.clean_up(work, action)
+                    raise
+
+        self.timed(work, act, hosts)
+
+    @abstractmethod
+    def do(self, work: Work, action: Action) -> None:
+        """Do one action; raises a SwarmkitError where it fails."""
+
+    def clean_up(self, work: Work, action: Action) -> None:
+        """Undo what a failed action has left half-done, and raise nothing; by default there is nothing."""
+
+
+class EngineStage(HostStage):
+    """The engine and its command installed, set and running."""
+
+    phase = Phase.ENGINE
+
+    def do(self, work: Work, action: Action) -> None:
+        match action:
+            case InstallEngine(packages=packages):
+                install = _INSTALL.format(packages=" ".join(packages)) if packages else ""
+                script = install + engine_script("start")
+            case ConfigureEngine(content=content, then=then):
+                script = write_script(content)
+                if then in ("reload", "restart"):
+                    script += engine_script(then)
+            case _:
+                raise AssertionError(action)
+        work.fleet.connection(work.host(action.host)).run(script).checked(action.title)
+
+
+class SwarmStage(HostStage):
+    """The swarm itself, on its first manager."""
+
+    phase = Phase.SWARM
+
+    def do(self, work: Work, action: Action) -> None:
+        engine = work.fleet.engine(work.host(action.host))
+        match action:
+            case LeaveFirst():
+                engine.post("/swarm/leave", params={"force": True})
+            case InitSwarm(address=address, settings=settings):
+                body = {
+                    "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
+                    "AdvertiseAddr": f"{address}:{SWARM_PORT}",
+                    "DataPathAddr": address,
+                    **settings,
+                }
+                engine.post("/swarm/init", body)
+            case MarkSwarm(cluster=cluster):
+                _mark(engine, cluster)
+
+
+@while_stale
+def _mark(engine: Engine, cluster: str) -> None:
+    swarm = engine.get("/swarm")
+    spec = swarm["Spec"]
+    spec["Labels"] = {**(spec.get("Labels") or {}), CLUSTER_LABEL: cluster}
+    engine.post("/swarm/update", spec, {"version": swarm["Version"]["Index"]})
+
+
+class TrustStage(Stage):
+    """Certificates and a name for the registry. Its hosts depend on each other: see `apply_trust`."""
+
+    phase = Phase.TRUST
+
+    def run(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        steps = tuple(action.step for some in todo.values() for action in some if isinstance(action, Trust))
+        try:
+            apply_trust(
+                replace(work.plan.trust, actions=steps),
+                work.fleet.inventory.hosts,
+                lambda host, script: (
+                    work.fleet.connection(host).run(script).checked("setting up the registry's trust")
+                ),
+                lambda each, some: self.timed(work, each, some),
+            )
+        except SwarmkitError as error:
+            # Those that were not even begun, for want of what they depend on.
             for host in hosts:
-                if (phase, host.name) in work.seconds:
-                    done += todo[host.name]
-                    did = ", ".join(action.title for action in todo[host.name])
-                    work.ui.say(f"    {host.name}: {did} ({work.seconds[phase, host.name]:.1f} s)")
-    return done
+                if (self.phase, host.name) not in work.seconds:
+                    work.failed.setdefault(host.name, error)
 
 
-Todo = Mapping[str, Sequence[Action]]
+class ForgetStage(HostStage):
+    """Dead nodes off the swarm's list."""
+
+    phase = Phase.FORGET
+
+    def do(self, work: Work, action: Action) -> None:
+        assert isinstance(action, ForgetNode)
+        forget_node(work.manager, action.node_id)
 
 
-def _engine(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
-    def install(host: Host) -> None:
-        for action in todo[host.name]:
-            assert isinstance(action, InstallEngine)
-            packages = " ".join(action.packages)
-            script = (_INSTALL.format(packages=packages) if packages else "") + _START
-            work.fleet.connection(host).run(script).checked(action.title)
+class JoinStage(HostStage):
+    """Machines made nodes, in parallel."""
 
-    work.run(Phase.ENGINE, hosts, install)
+    phase = Phase.JOIN
 
+    def do(self, work: Work, action: Action) -> None:
+        engine = work.fleet.engine(work.host(action.host))
+        match action:
+            case LeaveOther():
+                engine.post("/swarm/leave", params={"force": True})
+            case JoinSwarm(role=role, address=address):
+                _join(work, engine, role, address)
 
-def _trust(work: Work, _hosts: Sequence[Host], todo: Todo) -> None:
-    steps = tuple(action.step for some in todo.values() for action in some if isinstance(action, Trust))
-    apply_trust(
-        replace(work.plan.trust, actions=steps),
-        work.fleet.inventory.hosts,
-        lambda host, script: (
-            work.fleet.connection(host).run(script).checked("setting up the registry's trust")
-        ),
-        lambda each, some: work.run(Phase.TRUST, some, each),
-    )
-
-
-def _swarm(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
-    def enter(host: Host) -> None:
-        engine = work.fleet.engine(host)
-        for action in todo[host.name]:
-            match action:
-                case LeaveOther():
-                    engine.post("/swarm/leave", params={"force": True})
-                case InitSwarm(address=address):
-                    body = {
-                        "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
-                        "AdvertiseAddr": f"{address}:{SWARM_PORT}",
-                        "DataPathAddr": address,
-                    }
-                    engine.post("/swarm/init", body)
-                case JoinSwarm(role=role, address=address):
-                    _join(work, engine, role, address)
-
-    # The swarm must exist before anyone can join it.
-    founders = [host for host in hosts if host == work.plan.founder]
-    work.run(Phase.SWARM, founders, enter)
-    if not work.is_lost:
-        work.run(Phase.SWARM, [host for host in hosts if host not in founders], enter)
+    def clean_up(self, work: Work, action: Action) -> None:
+        """A join goes on in the background for ever; half-way in, it would stand in the way of the next."""
+        if not isinstance(action, JoinSwarm):
+            return
+        try:
+            engine = work.fleet.engine(work.host(action.host))
+            if SwarmMembership.of(engine.get("/info")).state in ("pending", "error"):
+                engine.post("/swarm/leave", params={"force": True})
+        except SwarmkitError as error:
+            work.ui.warn(f"{action.host}: its unfinished join could not be undone: {error.message}")
 
 
 def _join(work: Work, engine: Engine, role: str, address: str) -> None:
     """Join through the Engine API, so that the token is in a request's body and nowhere else."""
-    tokens = work.manager.get("/swarm")["JoinTokens"]
-    body = {
-        "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
-        "AdvertiseAddr": address,
-        "DataPathAddr": address,
-        "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
-        "JoinToken": tokens["Manager" if role == "manager" else "Worker"],
-    }
     # While another manager joins, the swarm has no leader for a moment and turns newcomers away.
     for attempt in Retrying(
-        retry=retry_if_exception_type(EngineError),
+        retry=retry_if_exception(_may_pass),
         stop=stop_after_delay(JOIN_SECONDS),
         wait=wait_random_exponential(multiplier=0.2, max=3),
         reraise=True,
     ):
         with attempt:
             if SwarmMembership.of(engine.get("/info")).state in ("inactive", "error"):
+                tokens = work.manager.get("/swarm")["JoinTokens"]
+                body = {
+                    "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
+                    "AdvertiseAddr": address,
+                    "DataPathAddr": address,
+                    "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
+                    "JoinToken": tokens["Manager" if role == "manager" else "Worker"],
+                }
                 _post_join(engine, body)
     wait_for(
         lambda: SwarmMembership.of(engine.get("/info")).state == "active",
         JOIN_SECONDS,
         lambda: OperationFailed(
-            "joining goes on in the background and has not ended: "
+            f"joining has not ended after {JOIN_SECONDS} s: "
             f"{SwarmMembership.of(engine.get('/info')).error or 'no reason given'}",
             where=engine.name,
             hint=f"can it reach {work.plan.founder.private_address}:{SWARM_PORT}/tcp?",
         ),
     )
+
+
+# What no waiting mends: an address that the machine does not have, a setting that is refused.
+_HOPELESS = ("must specify a listening address", "is not a valid", "invalid join token", "could not find")
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, EngineError) and not any(sign in error.message for sign in _HOPELESS)
 
 
 def _post_join(engine: Engine, body: Mapping[str, object]) -> None:
@@ -224,43 +326,228 @@ def _post_join(engine: Engine, body: Mapping[str, object]) -> None:
             raise
 
 
-def _nodes(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
-    def update(host: Host) -> None:
-        for action in todo[host.name]:
-            match action:
-                case ForgetNode(node_id=node_id):
-                    forget_node(work.manager, node_id)
-                case UpdateNode(labels=labels, role=role):
-                    own_id = SwarmMembership.of(work.fleet.engine(host).get("/info")).node_id
-                    update_node(work.manager, own_id, labels=labels, role=role)
+class NodesStage(HostStage):
+    """Roles, labels and availability. Changes of managers are made one after the other."""
 
-    work.run(Phase.NODES, hosts, update)
+    phase = Phase.NODES
+
+    def run(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        changing = [
+            host
+            for host in hosts
+            if any(isinstance(action, UpdateNode) and action.role for action in todo[host.name])
+        ]
+        self.each(work, [host for host in hosts if host not in changing], todo)
+        for host in changing:
+            self.each(work, [host], todo)
+
+    def do(self, work: Work, action: Action) -> None:
+        assert isinstance(action, UpdateNode)
+        own_id = SwarmMembership.of(work.fleet.engine(work.host(action.host)).get("/info")).node_id
+        update_node(
+            work.manager,
+            own_id,
+            labels=action.labels,
+            unwanted=action.unwanted,
+            role=action.role,
+            availability=action.availability,
+        )
+        if action.role:
+            # The next change of managers builds on this one.
+            wait_for_role(work.manager, Node.of(work.manager.get(f"/nodes/{own_id}")), action.role)
 
 
-def _network(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
-    def create(host: Host) -> None:
-        for action in todo[host.name]:
-            assert isinstance(action, CreateNetwork)
-            body = {
-                "Name": action.name,
-                "Driver": "overlay",
-                "Scope": "swarm",
-                "CheckDuplicate": True,
-                "IPAM": {"Driver": "default", "Config": [{"Subnet": action.subnet}]},
-                "Labels": {"swarmkit.system": "edge"},
-            }
-            work.manager.post("/networks/create", body)
+class NetworkStage(HostStage):
+    """The edge network."""
 
-    work.run(Phase.NETWORK, hosts, create)
+    phase = Phase.NETWORK
+
+    def do(self, work: Work, action: Action) -> None:
+        assert isinstance(action, CreateNetwork)
+        body = {
+            "Name": action.name,
+            "Driver": "overlay",
+            "Scope": "swarm",
+            "CheckDuplicate": True,
+            "IPAM": {"Driver": "default", "Config": [{"Subnet": action.subnet}]},
+            "Options": {"com.docker.network.driver.mtu": str(action.mtu)} if action.mtu else {},
+            "Labels": {"swarmkit.system": "edge"},
+        }
+        work.manager.post("/networks/create", body)
 
 
-_RUN: Mapping[Phase, Callable[[Work, Sequence[Host], Todo], None]] = {
-    Phase.ENGINE: _engine,
-    Phase.TRUST: _trust,
-    Phase.SWARM: _swarm,
-    Phase.NODES: _nodes,
-    Phase.NETWORK: _network,
-}
+class RestartStage(HostStage):
+    """Engines restarted one by one, so that no more than one node is away at any time."""
+
+    phase = Phase.RESTART
+
+    def run(self, work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+        for host in hosts:
+            self.each(work, [host], todo)
+            if host.name in work.failed:
+                # What has gone wrong here would go wrong on the others.
+                return
+
+    def do(self, work: Work, action: Action) -> None:
+        assert isinstance(action, RestartEngine)
+        node = self._node(work, action)
+        if action.drained:
+            # The label first: whoever finds it knows what the node had before.
+            update_node(work.manager, node.id, labels={RESTART_LABEL: action.availability})
+            drain_nodes(work.manager, [node], work.ui, timeout=work.drain_seconds)
+        connection = work.fleet.connection(work.host(action.host))
+        connection.run(engine_script("restart")).checked("restarting the engine")
+        self._restore(work, node, action)
+
+    def clean_up(self, work: Work, action: Action) -> None:
+        """The node gets back what it had: its engine runs, with the settings of before."""
+        assert isinstance(action, RestartEngine)
+        try:
+            self._restore(work, self._node(work, action), action)
+        except SwarmkitError as error:
+            work.ui.warn(f"{action.host}: it stays drained until `swarmkit init` runs again: {error.message}")
+
+    @staticmethod
+    def _node(work: Work, action: RestartEngine) -> Node:
+        return next(node for node in nodes(work.manager) if node.name == action.host)
+
+    @staticmethod
+    def _restore(work: Work, node: Node, action: RestartEngine) -> None:
+        def is_back() -> bool:
+            try:
+                found = Node.of(work.manager.get(f"/nodes/{node.id}"))
+            except (EngineError, Unreachable):
+                # The manager that was restarted may be the one that we ask, or the leader.
+                return False
+            return found.is_ready and (found.is_reachable or not found.is_manager)
+
+        wait_for(
+            is_back,
+            READY_SECONDS,
+            lambda: NotConverged(
+                f"not back in the swarm {READY_SECONDS} s after its engine was restarted", where=action.host
+            ),
+        )
+        if action.drained:
+            update_node(work.manager, node.id, availability=action.availability, unwanted=(RESTART_LABEL,))
+
+
+class LeaveStage(HostStage):
+    """Nodes on their way out, one after the other: each must find room on those that stay."""
+
+    phase = Phase.LEAVE
+    one_by_one = True
+
+    def do(self, work: Work, action: Action) -> None:
+        assert isinstance(action, Departure)
+        manager = work.manager
+        node = next((node for node in nodes(manager) if node.id == action.node_id), None)
+        if node is None:
+            # Somebody, or an earlier run, has struck it off already.
+            return
+        match action:
+            case Drain(force=force):
+                try:
+                    drain_nodes(manager, [node], work.ui, timeout=work.drain_seconds)
+                except NotConverged as error:
+                    if not force:
+                        raise
+                    work.ui.warn(f"{error}; going on, as you said")
+            case Demote():
+                update_node(manager, node.id, role="worker")
+            case LeaveSwarm():
+                self._leave(work, action, node)
+            case StrikeOff():
+                forget_node(manager, node.id)
+
+    def clean_up(self, work: Work, action: Action) -> None:
+        """A node that could not be emptied stays a member as it was."""
+        if not isinstance(action, Drain):
+            return
+        try:
+            update_node(work.manager, action.node_id, availability=action.had)
+        except SwarmkitError as error:
+            work.ui.warn(f"{action.host}: it stays drained: {error.message}")
+
+    @staticmethod
+    def _leave(work: Work, action: LeaveSwarm, node: Node) -> None:
+        """Leave, once the node knows that it is a worker: a manager is not let go."""
+        host = work.host(action.host)
+        engine = work.fleet.engine(host)
+
+        def left() -> bool:
+            try:
+                engine.post("/swarm/leave")
+            except EngineError as error:
+                if "not part of a swarm" in error.message:
+                    return True
+                if "manager" in error.message:
+                    return False
+                raise
+            return True
+
+        wait_for(
+            left,
+            LEAVE_SECONDS,
+            lambda: NotConverged("the node still takes itself for a manager", where=node.name),
+        )
+        if not action.rejoins:
+            work.fleet.connection(host).run(REMOVE_TRUST).checked("removing the registry's certificates")
+        wait_for(
+            lambda: not Node.of(work.manager.get(f"/nodes/{node.id}")).is_ready,
+            LEAVE_SECONDS,
+            lambda: NotConverged("the swarm does not notice that the node has left", where=node.name),
+        )
+
+
+class RejoinStage(LeaveStage):
+    """Nodes that leave in order to join again, before anything new joins."""
+
+    phase = Phase.REJOIN
+
+
+# Up to here there is no swarm, and so no lock that could lie in it.
+FORMING: tuple[Stage, ...] = (EngineStage(), SwarmStage())
+CHANGING: tuple[Stage, ...] = (
+    TrustStage(),
+    ForgetStage(),
+    RejoinStage(),
+    JoinStage(),
+    NodesStage(),
+    NetworkStage(),
+    RestartStage(),
+    LeaveStage(),
+)
+
+
+def apply(work: Work, stages: Sequence[Stage], check: Callable[[], None] = lambda: None) -> None:
+    """Carry out these stages of the plan: the one place where machines and the swarm's members change.
+
+    `check` is called before each stage, and may raise. What was done is in `work.done`, what failed in
+    `work.failed`.
+    """
+    for stage in stages:
+        todo: dict[str, list[Action]] = {}
+        for action in work.plan.actions:
+            if action.phase is stage.phase and action.host not in work.failed:
+                todo.setdefault(action.host, []).append(action)
+        if work.is_lost:
+            break
+        if todo:
+            check()
+            _run(work, stage, todo)
+
+
+def _run(work: Work, stage: Stage, todo: Todo) -> None:
+    hosts = [work.host(name) for name in todo]
+    with work.ui.progress() as shown:
+        shown.update(f"  {stage.phase}: {', '.join(host.name for host in hosts)}")
+        stage.run(work, hosts, todo)
+    for host in hosts:
+        if (stage.phase, host.name) in work.seconds:
+            work.done += todo[host.name]
+            did = ", ".join(action.title for action in todo[host.name])
+            work.ui.say(f"    {host.name}: {did} ({work.seconds[stage.phase, host.name]:.1f} s)")
 
 
 def verify(work: Work, hosts: Sequence[Host]) -> list[Node]:

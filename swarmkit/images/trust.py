@@ -234,8 +234,8 @@ def apply_trust(plan: TrustPlan, hosts: Sequence[Host], run: Run, each: Each) ->
 
     `run(host, script)` runs a script as root and returns its output; `each` is `Fleet.map`. Hosts that
     keep the authority come first: nothing it issued is anywhere before it is kept itself. `plan` may be
-    cut down to the actions on some hosts. Raises what `run` raised, of all hosts, and OperationFailed
-    where a new authority would be kept nowhere.
+    cut down to the actions on some hosts. Raises what `run` raised, of all hosts, after the others are
+    done, and OperationFailed where a new authority would be kept nowhere.
     """
     from swarmkit.images.ca import Authority, fingerprint
 
@@ -251,12 +251,15 @@ def apply_trust(plan: TrustPlan, hosts: Sequence[Host], run: Run, each: Each) ->
     by_name = {host.name: host for host in hosts}
     authority = _read(by_name[plan.ca_from], run) if plan.ca_from else Authority.make()
     touched = [host for host in hosts if plan.of(host.name)]
-    for wave in (
-        [host for host in touched if host.name in keeping],
-        [host for host in touched if host.name not in keeping],
-    ):
-        outcomes = each(lambda host: run(host, script(plan.of(host.name), authority)), wave)
-        raise_all(list(outcomes.errors.values()))
+
+    def work(some: list[Host]) -> Outcomes[str]:
+        return each(lambda host: run(host, script(plan.of(host.name), authority)), some)
+
+    keepers = work([host for host in touched if host.name in keeping])
+    errors = list(keepers.errors.values())
+    if plan.ca_from or keepers.values:
+        errors += work([host for host in touched if host.name not in keeping]).errors.values()
+    raise_all(errors)
     return fingerprint(authority.certificate)
 
 

@@ -131,6 +131,22 @@ def remove_host(path: Path, name: str) -> bool:
     return False
 
 
+def give_role(path: Path, name: str, role: Role) -> bool:
+    """Move the host called `name` to the section of `role`; whether it was in the other one."""
+    document = _document(path)
+    source, target = ("workers", "managers") if role is Role.MANAGER else ("managers", "workers")
+    entries = document.get(source) or []
+    for index, entry in enumerate(entries):
+        if entry.get("name") == name:
+            moved = entries.pop(index)
+            if not document.get(target):
+                document[target] = []
+            document[target].append(moved)
+            _write(path, document)
+            return True
+    return False
+
+
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True

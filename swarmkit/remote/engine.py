@@ -40,6 +40,11 @@ _FRAME_HEADER = struct.Struct(">B3xI")
 
 Params = Mapping[str, str | int | bool]
 
+_NO_LEADER_HINT = (
+    "the managers have lost their majority, and nothing can be changed; what runs goes on running. Bring "
+    "managers back; if they are gone for good, on one that is left: docker swarm init --force-new-cluster"
+)
+
 
 class EngineError(OperationFailed):
     """The engine answered with an error; `status` is its HTTP status."""
@@ -145,7 +150,9 @@ class Engine:
                 f"the Docker Engine does not answer: {_short(error)}", where=self.name
             ) from None
         if answer.status_code >= 400:
-            raise EngineError(_said(answer), answer.status_code, where=self.name)
+            said = _said(answer)
+            hint = _NO_LEADER_HINT if "does not have a leader" in said else ""
+            raise EngineError(said, answer.status_code, where=self.name, hint=hint)
         return answer
 
     def stream(self, call: Callable[[docker.APIClient], Iterator[Any]]) -> Iterator[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 from swarmkit.errors import SwarmkitError, Unreachable, raise_all
 from swarmkit.inventory import Host, Inventory, Login
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 # Enough for a class-room; more would only wait for the local CPU, which does the encryption.
 AT_ONCE = 30
+# How long one host is given before others are asked too.
+PATIENCE_SECONDS = 1.0
 
 
 @dataclass
@@ -93,6 +96,42 @@ class Fleet:
             if host.name not in self._engines:
                 self._engines[host.name] = Engine.over(connection)
             return self._engines[host.name]
+
+    def first(self, work: Callable[[Host], T], hosts: Sequence[Host]) -> T:
+        """What `work` gives for whichever host is first to succeed at it.
+
+        The first host is asked alone; the others when it fails or takes its time. Raises the errors of
+        all where none succeeds.
+        """
+        answers: queue.Queue[tuple[T | None, Exception | None]] = queue.Queue()
+
+        def ask(host: Host) -> None:
+            try:
+                answers.put((work(host), None))
+            except Exception as error:
+                if isinstance(error, SwarmkitError):
+                    error.where = error.where or host.name
+                answers.put((None, error))
+
+        errors: list[SwarmkitError] = []
+        waiting, running = list(hosts), 0
+        while waiting or running:
+            for host in waiting if running or errors else waiting[:1]:
+                # A thread that waits for a dead machine must not hold up the end of the command.
+                threading.Thread(target=ask, args=(host,), daemon=True).start()
+                waiting, running = waiting[1:], running + 1
+            try:
+                answer, error = answers.get(timeout=PATIENCE_SECONDS if waiting else None)
+            except queue.Empty:
+                continue
+            running -= 1
+            if error is None:
+                return cast("T", answer)
+            if not isinstance(error, SwarmkitError):
+                raise error
+            errors.append(error)
+        raise_all(errors)
+        raise AssertionError("without hosts there is nothing to ask")
 
     def map(self, work: Callable[[Host], T], hosts: Iterable[Host] | None = None) -> Outcomes[T]:
         """Do `work` for each host (all by default) in parallel; a host's error stops no other host.

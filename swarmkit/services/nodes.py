@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -14,6 +14,8 @@ from swarmkit.swarm import Node, is_placeable, node_tasks, nodes, services
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
+ROLE_SECONDS = 60
+
 
 @while_stale
 def update_node(
@@ -21,16 +23,38 @@ def update_node(
     node_id: str,
     *,
     labels: Mapping[str, str] | None = None,
+    unwanted: Collection[str] = (),
     role: str | None = None,
     availability: str | None = None,
 ) -> None:
-    """Change a node's labels (added to those it has), role or availability; the rest stays."""
+    """Change a node's labels (`unwanted` keys go, the others stay), role or availability; the rest stays."""
     raw = engine.get(f"/nodes/{node_id}")
     spec = raw["Spec"]
-    spec["Labels"] = {**(spec.get("Labels") or {}), **(labels or {})}
+    kept = {key: value for key, value in (spec.get("Labels") or {}).items() if key not in unwanted}
+    spec["Labels"] = {**kept, **(labels or {})}
     spec["Role"] = role or spec["Role"]
     spec["Availability"] = availability or spec["Availability"]
     engine.post(f"/nodes/{node_id}/update", spec, {"version": raw["Version"]["Index"]})
+
+
+def wait_for_role(engine: Engine, node: Node, role: str) -> None:
+    """Wait until the managers count the node in, or no longer; raises NotConverged."""
+
+    def holds() -> bool:
+        found = Node.of(engine.get(f"/nodes/{node.id}"))
+        return found.is_reachable if role == "manager" else not found.raw.get("ManagerStatus")
+
+    wait_for(
+        holds,
+        ROLE_SECONDS,
+        lambda: NotConverged(
+            "the managers do not reach it as one of them"
+            if role == "manager"
+            else "the managers still count it as one of them",
+            where=node.name,
+            hint="can the managers reach it on 2377/tcp?",
+        ),
+    )
 
 
 def forget_node(engine: Engine, node_id: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from swarmkit.inventory import Login, load
 from swarmkit.remote import Connection, HostKeys
@@ -69,4 +70,43 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def inventory(lab: Lab, tmp_path: Path) -> Callable[..., Path]:
+    """Writes an inventory of some of the lab's nodes, each with what is said of it changed.
+
+    The first `managers` are managers; `top` are keys of the file itself.
+    """
+
+    def write(
+        known_hosts: Path | None = None,
+        managers: int = 1,
+        top: Mapping[str, Any] | None = None,
+        **hosts: dict[str, Any],
+    ) -> Path:
+        entries = [
+            {
+                "name": name,
+                "address": "127.0.0.1",
+                "port": lab.nodes[name]["ssh_port"],
+                "private_address": lab.nodes[name]["address"],
+                "user": "swarmkit",
+                "key": str(lab.inventory.parent / "id_ed25519"),
+                **changed,
+            }
+            for name, changed in hosts.items()
+        ]
+        path = tmp_path / "inventory.yml"
+        document = {
+            "cluster": "trouble",
+            "known_hosts": str(known_hosts or lab.inventory.parent / "known_hosts"),
+            "managers": entries[:managers],
+            "workers": entries[managers:],
+            **(top or {}),
+        }
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    return write

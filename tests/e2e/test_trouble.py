@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,36 +21,6 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 @pytest.fixture
 def sk(lab: Lab) -> Swarmkit:
     return lab.swarmkit
-
-
-@pytest.fixture
-def inventory(lab: Lab, tmp_path: Path) -> Callable[..., Path]:
-    """Writes an inventory of some of the lab's nodes, each with what is said of it changed."""
-
-    def write(known_hosts: Path | None = None, **hosts: dict[str, Any]) -> Path:
-        entries = [
-            {
-                "name": name,
-                "address": "127.0.0.1",
-                "port": lab.nodes[name]["ssh_port"],
-                "private_address": lab.nodes[name]["address"],
-                "user": "swarmkit",
-                "key": str(lab.inventory.parent / "id_ed25519"),
-                **changed,
-            }
-            for name, changed in hosts.items()
-        ]
-        path = tmp_path / "inventory.yml"
-        document = {
-            "cluster": "trouble",
-            "known_hosts": str(known_hosts or lab.inventory.parent / "known_hosts"),
-            "managers": entries[:1],
-            "workers": entries[1:],
-        }
-        path.write_text(yaml.safe_dump(document))
-        return path
-
-    return write
 
 
 def private_key(folder: Path) -> Path:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from swarmkit.cluster.facts import HostFacts, SwarmMembership
-from swarmkit.cluster.plan import (
-    EDGE_SUBNETS,
-    ClusterPlan,
+from swarmkit.cluster.actions import (
+    ConfigureEngine,
     CreateNetwork,
+    Drain,
     ForgetNode,
     InitSwarm,
     InstallEngine,
     JoinSwarm,
+    LeaveFirst,
     LeaveOther,
+    LeaveSwarm,
+    MarkSwarm,
     Phase,
-    SwarmState,
+    RestartEngine,
+    StrikeOff,
     UpdateNode,
+)
+from swarmkit.cluster.facts import HostFacts, SwarmMembership
+from swarmkit.cluster.plan import (
+    EDGE_SUBNETS,
+    ClusterPlan,
+    Consent,
+    SwarmState,
     free_subnet,
+    other_pools,
     plan_cluster,
 )
+from swarmkit.cluster.settings import DaemonFacts
 from swarmkit.errors import Problems, UsageError
 from swarmkit.images.trust import TrustFacts
-from swarmkit.inventory import Host, Inventory, Role
-from swarmkit.names import EDGE_NETWORK, HOST_LABEL
+from swarmkit.inventory import Host, Inventory, Role, SwarmSettings
+from swarmkit.names import EDGE_NETWORK, HOST_LABEL, LABELS_LABEL, RESTART_LABEL
 from swarmkit.swarm import Node
 
 
@@ -75,11 +94,12 @@ def member(one: Host, cluster: str = CLUSTER) -> HostFacts:
         node_id=f"id-{one.name}",
         cluster_id=cluster if one.is_manager else "",
         is_manager=one.is_manager,
+        address=one.private_address,
     )
     return replace(BARE, has_engine=True, has_cli=True, engine_version="26.1.5", swarm=swarm, trust=trust)
 
 
-def node(one: Host, **changed: str) -> Node:
+def node(one: Host, reachability: str = "reachable", **changed: str) -> Node:
     values = {
         "id": f"id-{one.name}",
         "hostname": one.name,
@@ -89,11 +109,16 @@ def node(one: Host, **changed: str) -> Node:
         "address": one.private_address,
         "engine": "26.1.5",
     }
-    return Node(**(values | changed), leader=False, labels={**one.labels, HOST_LABEL: one.name}, raw={})
+    labels = {**one.labels, HOST_LABEL: one.name}
+    if one.labels:
+        labels[LABELS_LABEL] = ",".join(one.labels)
+    raw = {"ManagerStatus": {"Reachability": reachability}} if one.is_manager else {}
+    return Node(**(values | changed), leader=False, labels=labels, raw=raw)
 
 
-def formed(*hosts: Host) -> SwarmState:
-    return SwarmState(CLUSTER, tuple(node(one) for one in hosts), frozenset({EDGE_NETWORK}))
+def formed(*hosts: Host, **changed: Any) -> SwarmState:
+    state = SwarmState(CLUSTER, tuple(node(one) for one in hosts), frozenset({EDGE_NETWORK}), mark="test")
+    return replace(state, **changed)
 
 
 ALL = {one.name: member(one) for one in INVENTORY.hosts}
@@ -140,7 +165,8 @@ def test_only_what_is_missing_is_planned_for_a_host_that_joins() -> None:
 
 def test_labels_that_are_wrong_or_missing_are_set() -> None:
     state = formed(M1, M2, W1, W2)
-    wrong = replace(node(W1), labels={HOST_LABEL: "w1", "disk": "hdd", "other": "kept"})
+    labels = {HOST_LABEL: "w1", LABELS_LABEL: "disk", "disk": "hdd", "other": "kept"}
+    wrong = replace(node(W1), labels=labels)
     plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes[:2], wrong, state.nodes[3])))
     assert plan.actions == (UpdateNode("w1", {"disk": "ssd"}),)
 
@@ -157,7 +183,11 @@ def test_a_machine_that_comes_back_as_a_new_node_makes_the_old_one_forgotten() -
     old = node(W1, id="id-old", state="down")
     plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes, old)))
     assert plan.actions == (ForgetNode("w1", "id-old"),)
-    alive = node(W1, id="id-other")
+    # Not yet seen to be down, but with the address of a machine that says it is another node.
+    unnoticed = node(W1, id="id-old")
+    plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes, unnoticed)))
+    assert plan.actions == (ForgetNode("w1", "id-old"),)
+    alive = node(W1, id="id-other", address="10.0.0.99")
     assert plan_cluster(INVENTORY, ALL, replace(state, nodes=(*state.nodes, alive))).actions == ()
 
 
@@ -174,7 +204,7 @@ def test_a_host_in_another_swarm_is_refused_unless_told_otherwise() -> None:
         plan_cluster(INVENTORY, facts, formed(M1, M2, W2))
     assert raised.value.where == "w1"
     assert "--take-over" in raised.value.hint
-    plan = plan_cluster(INVENTORY, facts, formed(M1, M2, W2), take_over=True)
+    plan = plan_cluster(INVENTORY, facts, formed(M1, M2, W2), consent=Consent(take_over=True))
     assert [type(action) for action in plan.actions] == [LeaveOther, JoinSwarm, UpdateNode]
 
 
@@ -210,8 +240,11 @@ def test_the_edge_network_avoids_what_the_hosts_route() -> None:
 
 def test_no_free_subnet_is_said_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="no subnet is free") as raised:
-        free_subnet([IPv4Network("10.0.0.0/8")])
-    assert "docker network create" in raised.value.hint
+        free_subnet([IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")])
+    assert "edge_subnet" in raised.value.hint
+    assert str(free_subnet([IPv4Network("10.0.0.0/8")])).startswith("172.")
+    # A VPN's "everything goes this way" is no network.
+    assert free_subnet([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")]) == EDGE_SUBNETS[0]
 
 
 def test_facts_are_read_from_what_the_script_prints() -> None:
@@ -233,3 +266,260 @@ def test_facts_are_read_from_what_the_script_prints() -> None:
 def test_facts_of_a_machine_without_docker_are_facts_too() -> None:
     facts = HostFacts.parse("os.id=debian\nhostname=w1\n")
     assert (facts.engine_version, facts.has_cli, facts.swarm.is_member) == ("", False, False)
+
+
+def test_machines_that_live_where_swarm_would_put_its_networks_make_it_take_others() -> None:
+    assert other_pools([IPv4Network("192.168.56.0/24"), IPv4Network("10.231.0.0/16")]) == ()
+    assert other_pools([IPv4Network("10.0.0.0/24")]) == (IPv4Network("10.200.0.0/16"),)
+    assert other_pools([IPv4Network("10.0.1.0/24"), IPv4Network("10.200.3.0/24")]) == (
+        IPv4Network("10.204.0.0/16"),
+    )
+
+
+def test_how_the_swarm_is_made_comes_from_the_inventory() -> None:
+    wanted = SwarmSettings(data_path_port=4790, address_pools=(IPv4Network("10.50.0.0/16"),), subnet_size=26)
+    facts = dict.fromkeys(("m1", "m2", "w1", "w2"), BARE)
+    plan = plan_cluster(replace(INVENTORY, swarm=wanted), facts, SwarmState())
+    (made,) = [action for action in plan.actions if isinstance(action, InitSwarm)]
+    assert made.settings == {
+        "DataPathPort": 4790,
+        "DefaultAddrPool": ["10.50.0.0/16"],
+        "SubnetSize": 26,
+        "Spec": {"Labels": {"swarmkit.cluster": "test"}},
+    }
+
+
+# Whose swarm it is
+
+
+def test_a_swarm_that_swarmkit_did_not_form_is_refused_unless_adopted_or_left() -> None:
+    state = formed(M1, M2, W1, W2, mark="")
+    with pytest.raises(UsageError, match="that swarmkit did not form") as raised:
+        plan_cluster(INVENTORY, ALL, state)
+    assert "--adopt" in raised.value.hint
+    adopted = plan_cluster(INVENTORY, ALL, state, consent=Consent(adopt=True))
+    assert adopted.actions == (MarkSwarm("m1", "test"),)
+    anew = plan_cluster(INVENTORY, ALL, state, consent=Consent(take_over=True))
+    kinds = [(type(action), action.host) for action in anew.actions]
+    assert kinds[:2] == [(LeaveFirst, "m1"), (InitSwarm, "m1")]
+    assert {host for kind, host in kinds if kind is LeaveOther} == {"m2", "w1", "w2"}
+    assert {host for kind, host in kinds if kind is JoinSwarm} == {"m2", "w1", "w2"}
+
+
+def test_the_swarm_of_another_inventory_is_refused() -> None:
+    with pytest.raises(UsageError, match='calls itself "physics", and this inventory is of "test"'):
+        plan_cluster(INVENTORY, ALL, formed(M1, M2, W1, W2, mark="physics"))
+
+
+def test_a_worker_that_was_struck_off_comes_back_without_being_taken_over() -> None:
+    def stray(state: str) -> HostFacts:
+        return replace(ALL["w1"], swarm=replace(ALL["w1"].swarm, state=state, node_id="id-gone"))
+
+    with pytest.raises(UsageError, match="already in another swarm"):
+        plan_cluster(INVENTORY, ALL | {"w1": stray("error")}, formed(M1, M2, W2))
+    own = replace(stray("error"), swarm=replace(stray("error").swarm, certificate=certificate(CLUSTER)))
+    plan = plan_cluster(INVENTORY, ALL | {"w1": own}, formed(M1, M2, W2))
+    assert [type(action) for action in plan.actions] == [LeaveOther, JoinSwarm, UpdateNode]
+    assert titles(plan)[0] == "w1: leave the swarm, in which it is no longer let in"
+
+
+def certificate(swarm: str) -> str:
+    """A node's certificate, as moby makes it (ca/certificates.go): the organisation is the swarm."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, swarm)])
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=90))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return base64.b64encode(pem).decode()
+
+
+@pytest.mark.parametrize("state", ["pending", "error"])
+def test_a_join_that_never_ended_is_begun_again(state: str) -> None:
+    found = replace(ALL["w1"], swarm=replace(ALL["w1"].swarm, state=state))
+    plan = plan_cluster(INVENTORY, ALL | {"w1": found}, formed(M1, M2, W1, W2))
+    assert [type(action) for action in plan.actions] == [ForgetNode, LeaveOther, JoinSwarm, UpdateNode]
+
+
+def test_a_locked_manager_is_named_with_the_way_to_unlock_it() -> None:
+    found = replace(ALL["m2"], swarm=SwarmMembership(state="locked"))
+    with pytest.raises(UsageError, match="locked") as raised:
+        plan_cluster(INVENTORY, ALL | {"m2": found}, formed(M1, M2, W1, W2))
+    assert (raised.value.where, raised.value.hint) == ("m2", "unlock it there: docker swarm unlock")
+
+
+# Addresses
+
+
+def test_a_worker_whose_address_has_changed_leaves_and_joins_with_the_new_one() -> None:
+    moved = replace(ALL["w1"], swarm=replace(ALL["w1"].swarm, address="10.9.9.9"))
+    plan = plan_cluster(INVENTORY, ALL | {"w1": moved}, formed(M1, M2, W1, W2))
+    kinds = [type(action) for action in plan.actions]
+    assert kinds == [Drain, LeaveSwarm, StrikeOff, JoinSwarm, UpdateNode]
+    assert {action.phase for action in plan.actions[:3]} == {Phase.REJOIN}
+
+
+def test_the_only_manager_cannot_move() -> None:
+    moved = replace(ALL["m1"], swarm=replace(ALL["m1"].swarm, address="10.9.9.9"))
+    inventory = Inventory("test", (M1, W1))
+    with pytest.raises(UsageError, match=r"the only manager is in the swarm as 10\.9\.9\.9"):
+        plan_cluster(inventory, {"m1": moved, "w1": ALL["w1"]}, formed(M1, W1))
+
+
+# Machines that are away
+
+
+def test_a_machine_that_is_away_is_left_out_and_stops_no_other() -> None:
+    facts = {name: found for name, found in ALL.items() if name != "w1"} | {"w2": BARE}
+    plan = plan_cluster(INVENTORY, facts, formed(M1, M2, W1))
+    assert {action.host for action in plan.actions} == {"w2"}
+
+
+def test_a_dead_manager_is_not_the_one_to_speak_through() -> None:
+    facts = {name: found for name, found in ALL.items() if name != "m1"}
+    assert plan_cluster(INVENTORY, facts, formed(M1, M2, W1, W2)).founder == M2
+
+
+# Nodes' state
+
+
+def test_a_label_that_the_inventory_gave_and_no_longer_has_is_removed() -> None:
+    state = formed(M1, M2, W1, W2)
+    labels = {HOST_LABEL: "w1", LABELS_LABEL: "disk,rack", "disk": "ssd", "rack": "7", "own": "kept"}
+    nodes = (*state.nodes[:2], replace(node(W1), labels=labels), state.nodes[3])
+    plan = plan_cluster(INVENTORY, ALL, replace(state, nodes=nodes))
+    assert plan.actions == (UpdateNode("w1", {LABELS_LABEL: "disk"}, unwanted=("rack",)),)
+    assert titles(plan) == ["w1: label swarmkit.labels=disk, remove the label rack"]
+
+
+def test_availability_is_state_where_the_inventory_says_it_and_the_operators_where_not() -> None:
+    drained = replace(formed(M1, M2, W1, W2).nodes[3], availability="drain")
+    state = formed(M1, M2, W1, W2)
+    state = replace(state, nodes=(*state.nodes[:3], drained))
+    assert plan_cluster(INVENTORY, ALL, state).actions == ()
+    said = replace(INVENTORY, hosts=(M1, M2, W1, replace(W2, availability="active")))
+    assert plan_cluster(said, ALL, state).actions == (UpdateNode("w2", availability="active"),)
+
+
+# Engines' settings
+
+WANTED = {"log-driver": "local", "registry-mirrors": ["https://mirror.example"]}
+
+
+def with_settings(**found: DaemonFacts) -> dict[str, HostFacts]:
+    right = {name: replace(one, settings=DaemonFacts(WANTED)) for name, one in ALL.items()}
+    return right | {name: replace(ALL[name], settings=settings) for name, settings in found.items()}
+
+
+SET = replace(INVENTORY, engine=WANTED)
+
+
+def test_engines_that_are_set_right_are_left_alone() -> None:
+    assert plan_cluster(SET, with_settings(), formed(M1, M2, W1, W2)).actions == ()
+    more = DaemonFacts({**WANTED, "debug": True})
+    assert plan_cluster(SET, with_settings(w1=more), formed(M1, M2, W1, W2)).actions == ()
+
+
+def test_what_an_engine_can_take_as_it_runs_needs_no_restart() -> None:
+    facts = with_settings(w1=DaemonFacts({"log-driver": "local"}))
+    (action,) = plan_cluster(SET, facts, formed(M1, M2, W1, W2)).actions
+    assert isinstance(action, ConfigureEngine)
+    assert (action.keys, action.then) == (("registry-mirrors",), "reload")
+
+
+def test_nodes_are_restarted_in_their_turn_workers_first_and_the_leader_last() -> None:
+    state = formed(M1, M2, W1, W2)
+    state = replace(state, nodes=(replace(state.nodes[0], leader=True), *state.nodes[1:]))
+    old = dict.fromkeys(("m1", "m2", "w1"), DaemonFacts())
+    plan = plan_cluster(SET, with_settings(**old), state)
+    assert [action.then for action in plan.actions if isinstance(action, ConfigureEngine)] == ["later"] * 3
+    restarts = [action for action in plan.actions if isinstance(action, RestartEngine)]
+    assert [action.host for action in restarts] == ["w1", "m2", "m1"]
+    assert all(action.drained for action in restarts)
+
+
+def test_a_machine_in_no_swarm_is_set_at_once() -> None:
+    facts = with_settings() | {"w1": replace(ALL["w1"], swarm=SwarmMembership())}
+    plan = plan_cluster(SET, facts, formed(M1, M2, W2))
+    assert [type(action) for action in plan.actions] == [ConfigureEngine, JoinSwarm, UpdateNode]
+    assert plan.actions[0].title.endswith("and restart the engine")
+    bare = plan_cluster(SET, with_settings() | {"w1": BARE}, formed(M1, M2, W2))
+    assert [type(action) for action in bare.actions[:2]] == [ConfigureEngine, InstallEngine]
+
+
+def test_a_restart_that_was_cut_off_is_made_up_for() -> None:
+    state = formed(M1, M2, W1, W2)
+    cut = replace(state.nodes[2], availability="drain")
+    cut = replace(cut, labels={**cut.labels, RESTART_LABEL: "active"})
+    state = replace(state, nodes=(*state.nodes[:2], cut, state.nodes[3]))
+    assert plan_cluster(SET, with_settings(), state).actions == (
+        UpdateNode("w1", availability="active", unwanted=(RESTART_LABEL,)),
+    )
+    pending = with_settings(w1=DaemonFacts(WANTED, pending=True))
+    plan = plan_cluster(SET, pending, state)
+    assert RestartEngine("w1", "active", drained=True) in plan.actions
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="live-restore"):
+        plan_cluster(replace(INVENTORY, engine={"live-restore": True}), ALL, formed(*INVENTORY.hosts))
+    with pytest.raises(UsageError, match=r"daemon.json is broken") as raised:
+        plan_cluster(SET, with_settings(w1=DaemonFacts(broken="no JSON")), formed(*INVENTORY.hosts))
+    assert raised.value.where == "w1"
+
+
+# Managers
+
+M3 = host("m3", Role.MANAGER, 3)
+THREE = Inventory("test", (M1, M2, M3, W1))
+THREE_FACTS = ALL | {"m3": member(M3)}
+
+
+def test_a_manager_too_many_is_demoted() -> None:
+    inventory = Inventory("test", (M1, M2, replace(M3, role=Role.WORKER), W1))
+    plan = plan_cluster(inventory, THREE_FACTS, formed(M1, M2, M3, W1))
+    assert UpdateNode("m3", {}, "worker") in plan.actions
+
+
+def test_what_would_lose_the_majority_is_refused_with_the_arithmetic() -> None:
+    inventory = Inventory("test", (M1, M2, replace(M3, role=Role.WORKER), W1))
+    state = formed(M1, M3, W1)
+    state = replace(state, nodes=(*state.nodes, node(M2, "unreachable", state="down")))
+    with pytest.raises(UsageError) as raised:
+        plan_cluster(inventory, THREE_FACTS, state)
+    assert "now 2 of 3 reachable, and 2 needed; then 1 of 2 reachable, and 2 needed" in raised.value.message
+    assert "--force does it all the same" in raised.value.hint
+    forced = plan_cluster(inventory, THREE_FACTS, state, consent=Consent(force=True))
+    assert UpdateNode("m3", {}, "worker") in forced.actions
+
+
+def test_an_engine_of_a_manager_is_not_restarted_while_another_is_missing() -> None:
+    state = formed(M1, M3, W1)
+    state = replace(state, nodes=(*state.nodes, node(M2, "unreachable", state="down")))
+    inventory = replace(THREE, engine=WANTED)
+    facts = {name: replace(one, settings=DaemonFacts(WANTED)) for name, one in THREE_FACTS.items()}
+    facts |= {"m3": replace(THREE_FACTS["m3"], settings=DaemonFacts())}
+    del facts["m2"]
+    with pytest.raises(UsageError, match="restarting the engine of m3 would lose"):
+        plan_cluster(inventory, facts, state)
+
+
+def test_nodes_that_the_inventory_has_no_more_are_named_and_pruned_when_asked() -> None:
+    inventory = Inventory("test", (M1, M2, W1))
+    state = formed(M1, M2, W1, W2)
+    plan = plan_cluster(inventory, ALL, state)
+    assert plan.actions == ()
+    assert any("w2 (--prune" in note for note in plan.notes)
+    pruned = plan_cluster(inventory, ALL, state, consent=Consent(prune=True))
+    assert [type(action) for action in pruned.actions] == [Drain, StrikeOff]
+    joined = plan_cluster(inventory, ALL, state, hosts=[W1], consent=Consent(prune=True))
+    assert joined.actions == ()
+
+
+def test_an_even_number_of_managers_and_managers_that_fail_together_are_pointed_out() -> None:
+    plan = plan_cluster(INVENTORY, ALL, formed(*INVENTORY.hosts))
+    assert any(note.startswith("2 managers: no more of them may fail than of 1") for note in plan.notes)
+    zoned = [replace(one, labels={"zone": zone}) for one, zone in ((M1, "a"), (M2, "a"), (M3, "b"))]
+    spread = SwarmSettings(spread="zone")
+    inventory = Inventory("test", (*zoned, W1), swarm=spread)
+    plan = plan_cluster(inventory, THREE_FACTS, formed(M1, M2, M3, W1))
+    assert plan.notes == ("2 of 3 managers have zone=a: without it there is no majority",)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkit.errors import OperationFailed, SwarmkitError, UsageError
+from swarmkit.errors import OperationFailed, Problems, SwarmkitError, UsageError
 from swarmkit.images import CA_DIR, CERTS_DIR, REGISTRY_DIR, REGISTRY_NAME
 from swarmkit.images.ca import Authority, fingerprint
 from swarmkit.images.trust import (
@@ -365,13 +365,25 @@ def test_no_authority_is_made_that_no_machine_keeps(machines: dict[str, Machine]
     assert caught.value.where == "w1"
 
 
-def test_where_a_manager_fails_no_other_host_gets_certificates(machines: dict[str, Machine]) -> None:
-    hosts = machines["m2"].path("/etc/hosts")
+def break_hosts_file(machine: Machine) -> None:
+    hosts = machine.path("/etc/hosts")
     hosts.unlink()
     hosts.mkdir()
+
+
+def test_one_manager_that_fails_stops_no_other_host(machines: dict[str, Machine]) -> None:
+    break_hosts_file(machines["m2"])
     with pytest.raises(OperationFailed) as caught:
         carry_out(machines)
     assert "PRIVATE" not in f"{caught.value} {caught.value.hint}"
+    assert machines["w1"].path(f"{CERTS_DIR}/client.key").exists()
+
+
+def test_where_no_manager_keeps_the_authority_no_host_gets_certificates(machines: dict[str, Machine]) -> None:
+    for name in ("m1", "m2"):
+        break_hosts_file(machines[name])
+    with pytest.raises(Problems):
+        carry_out(machines)
     assert not machines["w1"].path(CERTS_DIR).exists()
 
 

@@ -1,0 +1,177 @@
+"""Who goes: a node that leaves its swarm, and a whole cluster taken apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from swarmkit.cluster.actions import Action, LeaveOther, LeaveSwarm
+from swarmkit.cluster.bootstrap import Options, Report, manager_engine
+from swarmkit.cluster.lock import find, locked
+from swarmkit.cluster.phases import CHANGING, DRAIN_SECONDS, Work, apply
+from swarmkit.cluster.plan import ClusterPlan, departure
+from swarmkit.cluster.quorum import Quorum, refusal
+from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable, UsageError, raise_all
+from swarmkit.images.registry import VOLUME as REGISTRY_VOLUME
+from swarmkit.images.trust import REMOVE as REMOVE_TRUST
+from swarmkit.images.trust import TrustPlan
+from swarmkit.inventory import Host, Inventory
+from swarmkit.remote import Engine, Fleet
+from swarmkit.swarm import Node, find_node, nodes
+from swarmkit.ui import Ui
+
+# Docker names volumes that nobody named by 64 hexadecimal digits.
+_UNNAMED = re.compile(r"^[0-9a-f]{64}$")
+
+
+def leave(
+    fleet: Fleet, ui: Ui, name: str, options: Options, *, timeout: float = DRAIN_SECONDS
+) -> tuple[str, Report]:
+    """Take a node out of the swarm: drained first, then gone from the swarm's list.
+
+    `name` is the machine's name, the node's hostname or its ID; returned is the machine's name. A node
+    that is down is only struck off. With the consent to `force`, what cannot be drained in `timeout`
+    seconds is taken along. Raises UsageError for the last manager, for a majority that would be lost and
+    for a gateway that others need; NotConverged where the drain does not end.
+    """
+    inventory = fleet.inventory
+    force = options.consent.force
+    with ui.timed() as seconds:
+        manager, founder, node, host = _found(fleet, name)
+        known = host.name if host else node.name if node else name
+        if node is not None:
+            now = Quorum.of(nodes(manager))
+            gone = now.without([node.name] if node.is_manager else [])
+            error = refusal(now, gone, f"taking {known} out of the swarm")
+            if error and not (force and gone.managers):
+                raise error
+        behind = [one.name for one in inventory.hosts if host and one.gateway == host.name]
+        if behind and not force:
+            raise UsageError(
+                f"{', '.join(behind)}: reached through {known}",
+                where=known,
+                hint="give them another gateway first; --force lets it leave all the same",
+            )
+        actions = tuple(_steps(fleet, ui, node, host, known, force))
+        if options.dry_run:
+            return known, Report(inventory.cluster, actions, "planned", seconds())
+        work = Work(fleet, ClusterPlan(actions, founder, TrustPlan()), ui, drain_seconds=timeout)
+        if actions:
+            doing = f"leave {known}"
+            with locked(manager, ui, doing, wait=options.lock_wait, break_it=options.break_lock) as lock:
+                apply(work, CHANGING, lock.check)
+        raise_all(list(work.failed.values()))
+        return known, Report(inventory.cluster, work.done, "done", seconds())
+
+
+def _found(fleet: Fleet, name: str) -> tuple[Engine, Host, Node | None, Host | None]:
+    """A manager to work through (not the one that leaves) and its machine, the node, and its machine."""
+    inventory = fleet.inventory
+    others = [host.name for host in inventory.managers if host.name != name]
+    manager = manager_engine(fleet, without=name if others else "")
+    host = inventory.host(name)
+    try:
+        node: Node | None = find_node(nodes(manager), name)
+    except UsageError:
+        # Struck off by a run that was cut short: its machine may still take itself for a node.
+        if host is None:
+            raise
+        return manager, _machine(inventory, manager), None, host
+    assert node is not None
+    host = inventory.host(node.name) or host
+    if host is not None and host.name == manager.name and others:
+        manager = manager_engine(fleet, without=host.name)
+    return manager, _machine(inventory, manager), node, host
+
+
+def _machine(inventory: Inventory, engine: Engine) -> Host:
+    found = inventory.host(engine.name)
+    assert found is not None, "an engine over SSH is called as its machine"
+    return found
+
+
+def _steps(
+    fleet: Fleet, ui: Ui, node: Node | None, host: Host | None, known: str, force: bool
+) -> Sequence[Action]:
+    if node is None:
+        assert host is not None
+        swarm = fleet.engine(host).get("/info")["Swarm"]
+        is_member = swarm.get("LocalNodeState") not in ("", "inactive")
+        return [LeaveOther(host.name, "the swarm, in which it is no node any more")] if is_member else []
+    has_login = False
+    if host is not None and node.is_ready:
+        try:
+            volumes = fleet.engine(host).get("/volumes")["Volumes"] or []
+            has_login = True
+        except Unreachable as error:
+            if not force:
+                raise
+            volumes = []
+            ui.warn(f"{error}; it is struck off and not told")
+        names = [
+            volume["Name"]
+            for volume in volumes
+            if volume["Driver"] == "local"
+            and not _UNNAMED.match(volume["Name"])
+            and volume["Name"] != REGISTRY_VOLUME
+        ]
+        if names:
+            ui.warn(f"{known}: these volumes stay on the machine, and no other has them: {', '.join(names)}")
+    return list(departure(node, known, force, has_login))
+
+
+# Leaves the swarm, and clears what swarmkit itself put on the machine. The engine's own data stays.
+_RESET = f"""
+if command -v docker >/dev/null; then
+  if state=$(docker info --format '{{{{.Swarm.LocalNodeState}}}}' 2>/dev/null) && [ "$state" ]; then
+    case "$state" in
+      inactive) ;;
+      *) docker swarm leave --force >/dev/null || exit 1; echo left ;;
+    esac
+    for i in $(seq 50); do docker volume rm -f {REGISTRY_VOLUME} >/dev/null 2>&1 && break; sleep 0.2; done
+  elif [ -e /var/lib/docker/swarm/docker-state.json ]; then
+    echo 'the Docker Engine does not run, and the machine was in a swarm: systemctl start docker' >&2
+    exit 1
+  fi
+fi
+{REMOVE_TRUST}
+"""
+
+
+def reset(fleet: Fleet, ui: Ui, *, break_lock: bool = False) -> Report:
+    """Take every host of the inventory out of its swarm, workers first; engines stay installed.
+
+    Raises OperationFailed where another command is at work on the cluster, and, after all reachable hosts
+    are done, for those that could not be reset.
+    """
+    inventory = fleet.inventory
+    with ui.timed() as seconds:
+        if not break_lock:
+            _refuse_locked(fleet)
+        steps: list[Action] = []
+        errors: list[SwarmkitError] = []
+        workers = [host for host in inventory.hosts if not host.is_manager]
+        for group in (workers, inventory.managers):
+            outcomes = fleet.map(
+                lambda host: fleet.connection(host).run(_RESET).checked("leaving the swarm"), group
+            )
+            errors += outcomes.errors.values()
+            for name, output in outcomes.values.items():
+                if "left" in output.split():
+                    steps.append(LeaveSwarm(name, ""))
+                    ui.say(f"  {name}: left the swarm")
+        raise_all(errors)
+        return Report(inventory.cluster, steps, "done", seconds())
+
+
+def _refuse_locked(fleet: Fleet) -> None:
+    try:
+        held = find(manager_engine(fleet))
+    except SwarmkitError:
+        # No manager that could tell: whoever takes a cluster apart need not have a whole one.
+        return
+    if held is not None and not held.stale:
+        raise OperationFailed(
+            f"the cluster is locked: {held}",
+            hint="wait until that has ended; --break-lock goes on all the same, if nobody is at work",
+        )
