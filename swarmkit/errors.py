@@ -41,6 +41,12 @@ class OperationFailed(SwarmkitError):
     """Something was tried and did not work."""
 
 
+class Interrupted(SwarmkitError):
+    """The user ended the command before its end."""
+
+    exit = Exit.INTERRUPTED
+
+
 class UsageError(SwarmkitError):
     """Bad arguments, or a bad input file."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import swarmkit
 from swarmkit.cli import cluster, lab, nodes, services, stacks
 from swarmkit.cli.common import Globals
-from swarmkit.errors import Exit, OperationFailed, SwarmkitError, UsageError
+from swarmkit.errors import Exit, Interrupted, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
 
 app = typer.Typer(
@@ -61,6 +63,9 @@ def _globals(
 # Global options that take a value, and those that do not.
 _WITH_VALUE = ("-i", "--inventory", "--engine", "-o", "--output")
 _FLAGS = ("-y", "--yes", "-v", "--verbose")
+# With the value in the same word: `--output=json`, `-ojson`. No command has short options of its own
+# that begin so.
+_ATTACHED = (*(f"{name}=" for name in _WITH_VALUE if name.startswith("--")), "-o", "-i")
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:
@@ -78,9 +83,7 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
         if argument in _WITH_VALUE:
             front += [argument, *queue[:1]]
             queue = queue[1:]
-        elif argument in _FLAGS or argument.startswith(
-            tuple(f"{name}=" for name in _WITH_VALUE if name.startswith("--"))
-        ):
+        elif argument in _FLAGS or argument.startswith(_ATTACHED):
             front.append(argument)
         else:
             rest.append(argument)
@@ -89,9 +92,10 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
 
 def _wanted_ui(arguments: Sequence[str]) -> Ui:
     """How to show an error, also one met before the options were parsed."""
-    text = " ".join(arguments)
+    own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    text = " ".join(own)
     wants_json = any(form in text for form in ("-o json", "--output json", "--output=json", "-ojson"))
-    return Ui(Output.JSON if wants_json else Output.TEXT, "-v" in arguments or "--verbose" in arguments)
+    return Ui(Output.JSON if wants_json else Output.TEXT, "-v" in own or "--verbose" in own)
 
 
 # Typer carries a click of its own, and exports of its errors only the most special ones.
@@ -106,28 +110,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(given, prog_name="swarmkit", standalone_mode=False)
         # Typer turns Ctrl-C into this code.
         if code == Exit.INTERRUPTED:
-            ui.say("interrupted; run the same command again to complete it")
+            _fail(ui, Interrupted("interrupted", hint="run the same command again to complete it"))
         sys.exit(code if isinstance(code, int) else Exit.OK)
     except SwarmkitError as error:
-        ui.error(error)
-        if ui.verbose:
-            raise
-        sys.exit(error.exit)
+        _fail(ui, error)
     except _BadArguments as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())
-        else:
-            ui.error(UsageError(error.format_message(), hint=_help_hint(error)))
-        sys.exit(Exit.USAGE)
+            sys.exit(Exit.USAGE)
+        _fail(ui, UsageError(error.format_message(), hint=_help_hint(error)))
     except typer.Abort:
-        ui.error(OperationFailed("not confirmed; nothing was changed"))
+        _fail(ui, OperationFailed("not confirmed; nothing was changed"))
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough (`| head`); Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILED)
     except OSError as error:
         # A file of the user's that cannot be written, a full disk.
-        ui.error(OperationFailed(error.strerror or str(error), where=str(error.filename or "")))
-        if ui.verbose:
-            raise
-        sys.exit(Exit.FAILED)
+        _fail(ui, OperationFailed(error.strerror or str(error), where=str(error.filename or "")))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        hint = "this is a mistake in swarmkit; please report it, with what -v shows"
+        _fail(ui, OperationFailed(f"internal error: {said}", hint=hint))
+
+
+def _fail(ui: Ui, error: SwarmkitError) -> NoReturn:
+    """Show the error and leave with its code; where it came from only those see who asked with `-v`."""
+    if ui.verbose and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    ui.error(error)
+    sys.exit(error.exit)
 
 
 def _help_hint(error: Exception) -> str:

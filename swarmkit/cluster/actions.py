@@ -60,12 +60,12 @@ class ConfigureEngine(Action):
     """Write daemon.json, whose `keys` change; `then` is how the engine comes to know.
 
     `start`: it reads the file when it starts, which is yet to come. `reload`: it can take them as it
-    runs. `restart`: now, for it is in no swarm. `later`: in its turn, in the phase RESTART.
+    runs. `restart`: now, for it is in no swarm; a node's engine is left to RestartEngine.
     """
 
     keys: tuple[str, ...]
     content: str = field(repr=False)
-    then: Literal["start", "reload", "restart", "later"]
+    then: Literal["start", "reload", "restart"]
     phase = Phase.ENGINE
 
     @property
@@ -196,16 +196,21 @@ class CreateNetwork(Action):
 class RestartEngine(Action):
     """Restart the engine of a node of the swarm; where it can be, it is drained meanwhile.
 
-    `availability` is what the node has then: also after a restart that was cut off.
+    `keys` of its daemon.json change before that, to `content`: with no file that keeps the engine of the
+    first from starting are the others left. `availability` is what the node has then: also after a
+    restart that was cut off.
     """
 
     availability: str
     drained: bool
+    keys: tuple[str, ...] = ()
+    content: str = field(default="", repr=False)
     phase = Phase.RESTART
 
     @property
     def title(self) -> str:
-        return f"restart the engine{', drained meanwhile' if self.drained else ''}"
+        changed = f"set {', '.join(self.keys)} in daemon.json, and " if self.keys else ""
+        return f"{changed}restart the engine{', drained meanwhile' if self.drained else ''}"
 
 
 @dataclass(frozen=True)

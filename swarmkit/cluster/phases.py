@@ -395,8 +395,8 @@ class RestartStage(HostStage):
             # The label first: whoever finds it knows what the node had before.
             update_node(work.manager, node.id, labels={RESTART_LABEL: action.availability})
             drain_nodes(work.manager, [node], work.ui, timeout=work.drain_seconds)
-        connection = work.fleet.connection(work.host(action.host))
-        connection.run(engine_script("restart")).checked("restarting the engine")
+        script = (write_script(action.content) if action.keys else "") + engine_script("restart")
+        work.fleet.connection(work.host(action.host)).run(script).checked("restarting the engine")
         self._restore(work, node, action)
 
     def clean_up(self, work: Work, action: Action) -> None:

@@ -306,9 +306,8 @@ def _engine_actions(
             yield ConfigureEngine(host.name, keys, content, "start")
         elif set(keys) <= RELOADABLE and not found.settings.pending:
             yield ConfigureEngine(host.name, keys, content, "reload")
-        else:
-            in_swarm = _node(found, state) is not None
-            yield ConfigureEngine(host.name, keys, content, "later" if in_swarm else "restart")
+        elif _node(found, state) is None:
+            yield ConfigureEngine(host.name, keys, content, "restart")
     if not runs:
         packages = ("docker.io",) * (not found.has_engine) + ("docker-cli",) * (not found.has_cli)
         yield InstallEngine(host.name, packages)
@@ -387,18 +386,22 @@ def _restarts(
     inventory: Inventory, chosen: Sequence[Host], facts: Mapping[str, HostFacts], state: SwarmState
 ) -> Iterator[RestartEngine]:
     """Engines of nodes to be restarted, one after the other: workers first, the leader last."""
-    due: list[tuple[Node, Host]] = []
+    due: list[tuple[Node, RestartEngine]] = []
     for host in chosen:
-        settings, node = facts[host.name].settings, _node(facts[host.name], state)
-        keys = set(changed_keys(settings.content, inventory.engine))
-        if node is not None and (settings.pending or keys - RELOADABLE) and facts[host.name].engine_version:
-            due.append((node, host))
-    for node, host in sorted(due, key=lambda pair: (pair[0].is_manager, pair[0].leader)):
+        found = facts[host.name]
+        node = _node(found, state)
+        keys = changed_keys(found.settings.content, inventory.engine)
+        if node is None or not found.engine_version or not (found.settings.pending or {*keys} - RELOADABLE):
+            continue
+        content = rendered(merged(found.settings.content, inventory.engine)) if keys else ""
         had = host.availability or node.labels.get(RESTART_LABEL) or node.availability
         others = any(
             other.is_ready and other.availability == "active" for other in state.nodes if other.id != node.id
         )
-        yield RestartEngine(host.name, had, drained=others and had == "active")
+        drained = others and had == "active"
+        due.append((node, RestartEngine(host.name, had, drained, keys, content)))
+    for _, action in sorted(due, key=lambda pair: (pair[0].is_manager, pair[0].leader)):
+        yield action
 
 
 def _majority(actions: Sequence[Action], state: SwarmState, agreed: Consent) -> list[SwarmkitError]:

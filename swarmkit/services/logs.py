@@ -28,7 +28,8 @@ def log_lines(engine: Engine, services: Sequence[Service], tail: int) -> list[Lo
     lines: list[LogLine] = []
     for service in services:
         for frame in engine.frames(f"/services/{service.id}/logs", wanted):
-            for raw in frame.decode(errors="replace").splitlines():
+            # Only the end of a line ends it: a progress bar's carriage returns are its own.
+            for raw in frame.decode(errors="replace").removesuffix("\n").split("\n"):
                 time, _, rest = raw.partition(" ")
                 details, _, text = rest.partition(" ")
                 task = by_id.get(_detail(details, "task.id"))

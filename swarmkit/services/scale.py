@@ -49,6 +49,8 @@ def plan_scale(known: Sequence[Service], scales: dict[str, int]) -> list[tuple[S
                     hint="only replicated services have a number of replicas",
                 )
             )
+        if service.id in (other.id for other, _ in found):
+            errors.append(UsageError(f"{service.name} is named twice"))
         found.append((service, number))
     raise_all(errors)
     return found

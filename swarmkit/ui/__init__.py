@@ -41,6 +41,7 @@ class Ui:
         self.verbose = verbose
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
+        self._live: Console | None = None
 
     @property
     def is_json(self) -> bool:
@@ -48,7 +49,11 @@ class Ui:
 
     def say(self, text: str) -> None:
         """A line of progress."""
-        print(text, file=self._stderr, flush=True)
+        if self._live is not None:
+            # Above the line that changes; printed past it, the two would be mixed up.
+            self._live.print(text, markup=False, soft_wrap=True)
+        else:
+            print(text, file=self._stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that must not be overlooked."""
@@ -112,11 +117,18 @@ class Ui:
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A line that changes as work goes on; on anything but a terminal, a line a change."""
-        if not self._stderr.isatty():
+        if not self._stderr.isatty() or self._live is not None:
             yield Progress(self.say, self.debug)
             return
-        with self._console(self._stderr).status("") as status:
-            yield Progress(status.update, status.update)
+        from rich.text import Text
+
+        self._live = self._console(self._stderr)
+        try:
+            with self._live.status("") as status:
+                # As text, or brackets in it would be taken for rich's markup.
+                yield Progress(lambda text: status.update(Text(text)), lambda text: status.update(Text(text)))
+        finally:
+            self._live = None
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:

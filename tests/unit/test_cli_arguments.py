@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from swarmkit.cli.main import hoisted
+from swarmkit.cli.main import hoisted, main
 from swarmkit.errors import Exit, OperationFailed, Problems, Unreachable, UsageError
-from swarmkit.services.scale import parse_scales
+from swarmkit.services.scale import parse_scales, plan_scale
+from swarmkit.swarm import Service
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,7 @@ from swarmkit.services.scale import parse_scales
         (["ssh", "m1", "--", "ls", "-v", "-i"], ["ssh", "m1", "--", "ls", "-v", "-i"]),
         (["-y", "reset"], ["-y", "reset"]),
         (["status", "-o"], ["-o", "status"]),
+        (["status", "-ojson", "-iother.yml"], ["-ojson", "-iother.yml", "status"]),
     ],
 )
 def test_global_options_may_stand_anywhere_before_a_double_dash(
@@ -41,6 +45,50 @@ def test_all_bad_scales_are_reported_at_once() -> None:
     with pytest.raises(Problems) as raised:
         parse_scales(["web=-1", "db=x", "web=2"])
     assert len(raised.value.errors) == 2
+
+
+def test_a_service_meant_twice_under_two_names_is_refused() -> None:
+    labels = {"com.docker.stack.namespace": "web"}
+    spec = {"Name": "web_web", "Labels": labels, "Mode": {"Replicated": {"Replicas": 1}}}
+    raw = {"ID": "1", "Spec": spec}
+    with pytest.raises(UsageError, match="web_web is named twice"):
+        plan_scale([Service.of(raw)], {"web": 1, "web_web": 2})
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_verbose_adds_a_traceback_and_keeps_the_exit_code(
+    verbose: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["-i", "/nowhere/inventory.yml", "status", *verbose])
+    assert raised.value.code == Exit.USAGE
+    said = capsys.readouterr().err
+    assert "error: /nowhere/inventory.yml: no such file" in said
+    assert ("Traceback" in said) == bool(verbose)
+
+
+def test_a_mistake_of_our_own_is_called_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("swarmkit.target.resolve", broken)
+    with pytest.raises(SystemExit) as raised:
+        main(["status", "-o", "json"])
+    assert raised.value.code == Exit.FAILED
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["message"] == "internal error: ZeroDivisionError: ours"
+    assert "please report it" in err
+    assert "Traceback" not in err
+
+
+def test_what_stands_behind_a_double_dash_says_nothing_about_our_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["-i", "/nowhere/inventory.yml", "ssh", "m1", "--", "kubectl", "-o", "json"])
+    assert capsys.readouterr().out == ""
 
 
 def test_several_errors_end_with_the_code_of_what_explains_the_others() -> None:
