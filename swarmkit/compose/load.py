@@ -235,7 +235,7 @@ def _mistakes_between(file: YamlFile, compose: ComposeFile, folder: Path) -> Ite
         if not written.get("image") and written.get("build") is None:
             yield file.error(here, "needs an image, or a build to make one from")
         for name in service.networks:
-            if name != "default" and name not in (file.data.get("networks") or {}):
+            if name != "default" and not _defined(file, "networks", name):
                 at = _list_place(file, (*here, "networks"), name)
                 yield file.error(
                     at, f'no network is called "{name}"', "define it under `networks:` of the file"
@@ -258,7 +258,9 @@ def _mistakes_between(file: YamlFile, compose: ComposeFile, folder: Path) -> Ite
 
 
 def _defined(file: YamlFile, kind: str, name: str) -> bool:
-    return name in (file.data.get(kind) or {})
+    """Whether the section has the name. One that is no mapping is a mistake of its own, told elsewhere."""
+    section = file.data.get(kind) or {}
+    return not isinstance(section, dict) or name in section
 
 
 def _list_place(file: YamlFile, loc: Loc, name: str) -> Loc:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarmkit.compose.load import CONFIG_LIMIT, Project, load, parse
@@ -420,6 +420,8 @@ _KEYS = st.sampled_from(sorted({*Service.model_fields, *Service.not_yet, "x-own"
     st.dictionaries(_KEYS, _YAML, max_size=5),
     st.dictionaries(st.sampled_from(["networks", "volumes"]), _YAML),
 )
+@example({"networks": {"front": None}}, {"networks": 1})
+@example({"volumes": ["data:/data"]}, {"volumes": ["data"]})
 def test_whatever_a_file_holds_is_read_or_refused_with_a_place(body: object, rest: dict[str, object]) -> None:
     try:
         project(json.dumps({"services": {"a": body}, **rest}))
