@@ -9,7 +9,7 @@ from typing import Any
 
 from swarmkit.cluster.actions import Action
 from swarmkit.cluster.facts import SCRIPT, HostFacts, SwarmMembership
-from swarmkit.cluster.lock import locked
+from swarmkit.cluster.lock import break_stale, locked
 from swarmkit.cluster.phases import CHANGING, FORMING, Work, apply, verify
 from swarmkit.cluster.plan import (
     ClusterPlan,
@@ -170,6 +170,9 @@ def converge_hosts(
                         seen, work.plan = plan()
                         apply(work, FORMING, lock.check)
                     apply(work, CHANGING, lock.check)
+        else:
+            # A run that was killed may have done all, and not lived to give the lock back.
+            break_stale(work.manager, ui)
         errors = [*work.failed.values(), *_relevant(seen.away, chosen)]
         if not work.is_lost:
             gone = {*work.failed, *seen.away}

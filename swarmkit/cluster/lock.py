@@ -114,6 +114,14 @@ def break_lock(engine: Engine, held: Held) -> None:
             raise
 
 
+def break_stale(engine: Engine, ui: Ui) -> None:
+    """Remove a lock that nobody holds any more; one that is held stays."""
+    held = find(engine)
+    if held is not None and held.stale:
+        ui.warn(f"breaking the lock of {held.holder.who}: {held.stale}")
+        break_lock(engine, held)
+
+
 class Lock:
     """A lock that we hold. Once somebody has broken it, `check` says so."""
 

@@ -1,0 +1,285 @@
+"""Commands that die in the middle, and machines that do: the next run ends where one whole run would.
+
+What `make test` runs of it is a slice; `make soak` runs all.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Swarmkit
+from tests.e2e.conftest import LAB, Lab, eventually
+
+NAMES = ("m1", "wn1", "wn2")
+# The phases that forming a swarm goes through, on machines that have an engine.
+PHASES = ("swarm", "registry trust", "join", "nodes", "network")
+SETTINGS = {"engine": {"log": {"driver": "local", "max_size": "5m"}}}
+ALL_OF_IT = pytest.mark.soak
+
+
+@pytest.fixture(scope="module")
+def lab(machines: Callable[[int], Lab]) -> Lab:
+    return machines(3)
+
+
+@pytest.fixture
+def sk(lab: Lab, inventory: Callable[..., Path]) -> Swarmkit:
+    path = inventory(
+        managers=1, top=SETTINGS, m1={"labels": {"zone": "a"}}, wn1={"labels": {"zone": "b"}}, wn2={}
+    )
+    return Swarmkit(lab.swarmkit.environment, path, folder=lab.swarmkit.folder)
+
+
+@pytest.fixture(autouse=True)
+def apart(lab: Lab) -> Iterator[None]:
+    """Each test begins and ends with machines in no swarm, with their engines as they were made."""
+    yield
+    script = (
+        "docker swarm leave --force >/dev/null 2>&1; rm -rf /etc/docker/daemon.json* /etc/docker/certs.d\n"
+        "rm -rf /var/lib/swarmkit/ca /var/lib/swarmkit/registry; sed -i /swarmkit/d /etc/hosts 2>/dev/null\n"
+        "if command -v docker >/dev/null; then\n"
+        "  systemctl reset-failed docker; systemctl is-active -q docker || systemctl start docker\nfi"
+    )
+    for name in NAMES:
+        lab.power("on", name)
+        lab.shell(name, script)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines(lab: Lab) -> None:
+    """Installing takes most of the time of an `init`, and is not what is cut short here."""
+    sk = lab.swarmkit
+    if any("none" in lab.shell(name, "command -v dockerd || echo none") for name in NAMES):
+        sk("init")
+        sk("reset")
+
+
+def final_state(lab: Lab, sk: Swarmkit) -> dict[str, Any]:
+    """All that `init` is answerable for, without what differs by its nature (ids, keys, times)."""
+    nodes = {
+        node["name"]: {key: node[key] for key in ("role", "status", "availability", "address", "labels")}
+        for node in sk.json("node", "ls")
+    }
+    script = """
+    docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.NodeAddr}} {{.LoggingDriver}}'
+    cat /etc/docker/daemon.json; ls /etc/docker
+    grep swarmkit /etc/hosts
+    sha256sum </etc/docker/certs.d/*/ca.crt | cut -c 1-64 >/tmp/ca
+    for file in $(find /etc/docker/certs.d /var/lib/swarmkit/ca /var/lib/swarmkit/registry -type f | sort); do
+      stat -c '%n %a %u' "$file"
+      case "$file" in *.issuer) cmp -s "$file" /tmp/ca && echo ours ;; esac
+    done"""
+    machines = {name: lab.shell(name, script) for name in NAMES}
+    manager = lab.shell(
+        "m1",
+        """docker network ls --filter driver=overlay --format '{{.Name}}' | sort
+        docker network inspect swarmkit-edge --format '{{json .IPAM.Config}}'
+        docker config ls -q; docker node ls --format '{{.Hostname}} {{.Status}} {{.ManagerStatus}}' | sort
+        docker info --format '{{json .Swarm.Cluster.Spec.Labels}}'""",
+    )
+    return {"nodes": nodes, "machines": machines, "manager": manager}
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    """What one whole run leaves: found out once, by the first test that asks."""
+    return {}
+
+
+def expected(whole: dict[str, Any], lab: Lab, sk: Swarmkit) -> dict[str, Any]:
+    if not whole:
+        sk("init")
+        whole.update(final_state(lab, sk))
+        sk("reset")
+    return whole
+
+
+class Run:
+    """An `init` under way, whose lines can be waited for."""
+
+    def __init__(self, sk: Swarmkit, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            sk.command("init", *arguments),
+            env=sk.environment,
+            cwd=sk.folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(line.rstrip() for line in self.process.stderr)
+
+    def wait_for(self, begins: str, *, or_end: bool = False, seconds: float = 60) -> None:
+        """Until a line begins so."""
+
+        def is_there() -> bool:
+            ended = or_end and self.process.poll() is not None
+            return ended or any(line.startswith(begins) for line in self.lines)
+
+        eventually(is_there, seconds, f"a line that begins with {begins!r}")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+
+def cut_short(sk: Swarmkit, phase: str, delay: float) -> None:
+    """Begin an `init`, and kill it `delay` seconds into a phase."""
+    run = Run(sk)
+    # A run before it may have got through more than it could say.
+    run.wait_for(f"  {phase}: ", or_end=True)
+    time.sleep(delay)
+    run.kill()
+
+
+# At the boundary of each phase and the one before, and once inside it.
+SLICE = [("swarm", 0.0), ("join", 0.3)]
+MATRIX = [(phase, delay) for phase in PHASES for delay in (0.0, 0.15, 0.5) if (phase, delay) not in SLICE]
+
+
+@pytest.mark.parametrize(
+    ("phase", "delay"), [*SLICE, *(pytest.param(*case, marks=ALL_OF_IT) for case in MATRIX)]
+)
+def test_a_run_that_is_killed_is_completed_by_the_next(
+    lab: Lab, sk: Swarmkit, whole: dict[str, Any], phase: str, delay: float
+) -> None:
+    wanted = expected(whole, lab, sk)
+    cut_short(sk, phase, delay)
+    sk("init")
+    assert final_state(lab, sk) == wanted
+    assert sk.json("init")["changed"] == 0
+
+
+def test_runs_that_are_killed_one_after_the_other_are_completed_in_the_end(
+    lab: Lab, sk: Swarmkit, whole: dict[str, Any]
+) -> None:
+    wanted = expected(whole, lab, sk)
+    for phase in PHASES:
+        cut_short(sk, phase, 0.0)
+    sk("init")
+    assert final_state(lab, sk) == wanted
+
+
+@pytest.mark.parametrize(
+    "phase", ["join", *(pytest.param(one, marks=ALL_OF_IT) for one in PHASES if one != "join")]
+)
+def test_a_machine_that_loses_its_power_is_named_and_completed_when_it_is_back(
+    lab: Lab, sk: Swarmkit, whole: dict[str, Any], phase: str
+) -> None:
+    wanted = expected(whole, lab, sk)
+    victim = "wn2" if phase in ("registry trust", "join", "nodes") else "m1"
+    run = Run(sk)
+    run.wait_for(f"  {phase}: ")
+    lab.power("off", victim)
+    assert run.process.wait(timeout=200) in (0, 1, 3, 4), run.lines
+    assert not any("Traceback" in line for line in run.lines)
+    if run.process.returncode:
+        assert any(line.startswith("error: ") and victim in line for line in run.lines), run.lines
+    lab.power("on", victim)
+    sk("init")
+    eventually(lambda: final_state(lab, sk) == wanted, 30, "the state of a whole run")
+
+
+def test_a_connection_that_is_cut_in_the_middle_of_a_command_is_named(
+    lab: Lab, sk: Swarmkit, whole: dict[str, Any]
+) -> None:
+    wanted = expected(whole, lab, sk)
+    run = Run(sk)
+    run.wait_for("  registry trust: ")
+    # The session's processes, not the server; from outside, for a login would be cut as well.
+    cut = ["docker", "exec", f"swarmkit-{LAB}-wn1", "pkill", "-KILL", "-f", "^sshd(-session)?: swarmkit"]
+    assert subprocess.run(cut, check=False, capture_output=True).returncode == 0
+    # It may just have been between two commands, and goes on with a new connection.
+    assert run.process.wait(timeout=120) in (0, 3), run.lines
+    assert not any("Traceback" in line for line in run.lines)
+    sk("init")
+    assert final_state(lab, sk) == wanted
+
+
+def test_a_disk_that_is_full_stops_its_machine_and_no_other(lab: Lab, sk: Swarmkit) -> None:
+    lab.shell(
+        "wn2",
+        "mkdir -p /etc/docker; mount -t tmpfs -o size=16k none /etc/docker\n"
+        "head -c 16k /dev/zero >/etc/docker/filler || true",
+    )
+    try:
+        done = sk("init", code=1)
+        assert "wn2" in done.error
+        assert "No space left on device" in done.error
+        others = {node["name"]: node["status"] for node in sk.json("node", "ls")}
+        assert {name: others[name] for name in ("m1", "wn1")} == {"m1": "ready", "wn1": "ready"}
+    finally:
+        lab.shell("wn2", "umount /etc/docker")
+    sk("init")
+    assert sk.json("init")["changed"] == 0
+
+
+def test_the_lock_of_a_command_that_was_killed_is_broken_by_the_next(lab: Lab, sk: Swarmkit) -> None:
+    cut_short(sk, "join", 0.1)
+    assert "breaking the lock of" in sk("init").stderr
+    assert lab.shell("m1", "docker config ls -q").strip() == ""
+
+
+@ALL_OF_IT
+def test_a_leader_that_dies_while_another_manager_joins_is_outlived(
+    lab: Lab, sk: Swarmkit, inventory: Callable[..., Path]
+) -> None:
+    assert sk.inventory is not None
+    three = inventory(managers=3, m1={}, wn1={}, wn2={})
+    two = three.with_name("two.yml")
+    two.write_text(inventory(managers=2, m1={}, wn1={}).read_text())
+    inventory(managers=3, m1={}, wn1={}, wn2={})
+    grown = Swarmkit(sk.environment, three, folder=sk.folder)
+    Swarmkit(sk.environment, two, folder=sk.folder)("init")
+    run = Run(grown)
+    run.wait_for("  join: ")
+    lab.power("off", "m1")
+    assert run.process.wait(timeout=300) in (0, 1, 3, 4), run.lines
+    lab.power("on", "m1")
+    grown("init")
+    found = {node["name"]: (node["role"], node["status"]) for node in grown.json("node", "ls")}
+    assert found == dict.fromkeys(NAMES, ("manager", "ready"))
+
+
+@ALL_OF_IT
+def test_a_partition_between_two_nodes_is_survived_and_heals(lab: Lab, sk: Swarmkit) -> None:
+    address = {name: lab.nodes[name]["address"] for name in NAMES}
+    rule = f"-s {address['m1']} -j DROP"
+    lab.shell("wn1", "command -v iptables >/dev/null")
+    lab.shell("wn1", f"iptables -I INPUT {rule}")
+    try:
+        done = sk("init", code=1)
+        assert "wn1" in done.error
+        others = {node["name"]: node["status"] for node in sk.json("node", "ls")}
+        assert others["wn2"] == "ready"
+    finally:
+        lab.shell("wn1", f"iptables -D INPUT {rule}")
+    sk("init")
+    assert {node["status"] for node in sk.json("node", "ls")} == {"ready"}
+
+
+@ALL_OF_IT
+def test_a_package_manager_that_is_busy_is_waited_for(lab: Lab, machines: Callable[[int], Lab]) -> None:
+    grown = machines(4)
+    # As dpkg itself locks it (fcntl); on a machine that has no engine yet.
+    perl = (
+        "open F, q(>>/var/lib/dpkg/lock-frontend); fcntl F, 6, pack(q(s s x4 q q i), 1, 0, 0, 0, 0); sleep 20"
+    )
+    grown.shell("wn3", f"command -v dockerd && exit 1; systemd-run -q --unit=holder perl -e '{perl}'")
+    sk = Swarmkit(lab.swarmkit.environment, grown.inventory, folder=lab.swarmkit.folder)
+    begun = time.monotonic()
+    sk("init")
+    assert time.monotonic() - begun > 15
+    assert sk.json("init")["changed"] == 0
+    sk("reset")
