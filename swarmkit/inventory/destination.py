@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 _FORM = re.compile(
-    r"^(?:(?P<user>[^\s@-][^\s@]*)@)?(?P<address>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
+    r"^(?:(?P<user>[^\s@:-][^\s@:]*)@)?(?P<address>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
     r"(?::(?P<port>\d{1,5}))?$",
     re.ASCII,
 )
