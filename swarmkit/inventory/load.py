@@ -21,7 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.interpolate import interpolate
@@ -57,7 +64,11 @@ def _label(value: object) -> object:
 # A machine's name is its hostname's form (RFC 1123): it is used as one in logs and node names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62})$")]
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9:._-]*$", max_length=253)]
-IpAddress = Annotated[str, AfterValidator(_ip)]
+IpAddress = Annotated[
+    str,
+    AfterValidator(_ip),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
 User = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FilePath = Annotated[str, AfterValidator(_path_text)]
@@ -134,7 +145,7 @@ class InventoryFile(Model):
         description="The URL by which users reach the load balancer, if not port 8080 of the first manager.",
     )
     defaults: DefaultsFile = Field(
-        default=DefaultsFile(), description="What holds for every machine that does not say otherwise."
+        default_factory=DefaultsFile, description="What machines have that say nothing else."
     )
     gateways: list[GatewayFile] = Field(
         default=[], description="Machines to jump through, which are no nodes."
