@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, inventory, lab, nodes, services, stacks
+from swarmkit.cli import cluster, context, inventory, lab, nodes, services, stacks
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -27,6 +27,7 @@ app = typer.Typer(
 cluster.register(app)
 services.register(app)
 app.add_typer(inventory.app, name="inventory")
+app.add_typer(context.app, name="context")
 app.add_typer(lab.app, name="lab")
 app.add_typer(nodes.app, name="node")
 app.add_typer(stacks.app, name="stack")
