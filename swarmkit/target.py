@@ -6,17 +6,18 @@ runs on this machine.
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from swarmkit.errors import UsageError
-from swarmkit.inventory import Inventory, Login, load
-from swarmkit.remote import SUDO_PASSWORD, Connection, Engine, Fleet, HostKeys
+from swarmkit.inventory import Host, Inventory, Role, load
+from swarmkit.inventory.destination import parse
+from swarmkit.inventory.logins import Logins, Said
+from swarmkit.inventory.sshconfig import SshConfig
+from swarmkit.remote import Engine, Fleet
 from swarmkit.ui import Ui
 
 LOCAL_FILE = Path("inventory.yml")
@@ -105,30 +106,30 @@ def opened(target: Target, ui: Ui, *, mutates: bool = False) -> Iterator[Swarm]:
 @contextmanager
 def _engine_at(url: str) -> Iterator[Engine]:
     """An engine by its URL; over SSH it is spoken to as every machine's is, host keys checked."""
-    connection = None
-    if url.startswith("ssh://"):
-        connection = Connection(_login(url), HostKeys(), sudo_password=os.environ.get(SUDO_PASSWORD))
-        engine = Engine.over(connection)
-    else:
+    if not url.startswith("ssh://"):
         engine = Engine.at(url)
-    try:
-        yield engine
-    finally:
-        engine.close()
-        if connection is not None:
-            connection.close()
+        try:
+            yield engine
+        finally:
+            engine.close()
+        return
+    machines = _machine_at(url)
+    with Fleet(machines) as fleet:
+        yield fleet.engine(machines.hosts[0])
 
 
-def _login(url: str) -> Login:
-    """From `ssh://[USER@]HOST[:PORT]`; raises UsageError for another form."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 22
-    except ValueError:
-        parts, port = None, 22
-    if parts is None or not parts.hostname or parts.path.strip("/") or parts.password:
+def _machine_at(url: str) -> Inventory:
+    """The machine at `ssh://[USER@]HOST[:PORT]`, with what ssh_config says of it, and the way there.
+
+    Raises UsageError for a URL of another form.
+    """
+    found = parse(url.removeprefix("ssh://").removesuffix("/"))
+    if found is None:
         raise UsageError(f"expected ssh://USER@HOST[:PORT], got {url}", where="--engine")
-    return Login(parts.hostname, parts.hostname, parts.username or getpass.getuser(), port)
+    logins = Logins(SshConfig())
+    login = logins.login(found.address, found.address, Said(found.user, found.port))
+    host = Host(**vars(login), role=Role.MANAGER)
+    return Inventory(found.address, (host,), tuple(logins.jumps.values()))
 
 
 def announce(target: Target, ui: Ui) -> None:

@@ -105,7 +105,14 @@ def read(path: Path) -> YamlFile:
 
 def parse(text: str, name: str) -> YamlFile:
     """Parse YAML text that came from the file called `name`; raises as `read` does."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        raise UsageError(
+            f"not valid YAML: the character U+{ord(text[error.position]):04X} may not stand in it",
+            where=f"{name}:{len(before)}:{len(before[-1]) + 1}",
+        ) from None
     try:
         root = loader.get_single_node()
         positions: dict[Loc, tuple[int, int]] = {}

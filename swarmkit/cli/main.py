@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, lab, nodes, services, stacks
+from swarmkit.cli import cluster, context, inventory, lab, nodes, services, stacks
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, Interrupted, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 cluster.register(app)
 services.register(app)
+app.add_typer(inventory.app, name="inventory")
+app.add_typer(context.app, name="context")
 app.add_typer(lab.app, name="lab")
 app.add_typer(nodes.app, name="node")
 app.add_typer(stacks.app, name="stack")

@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from swarmkit.compose.interpolate import interpolate
 from swarmkit.compose.models import ComposeFile, Environment, Misplaced, Service, text
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
+from swarmkit.interpolate import interpolate
 from swarmkit.yamlfile import Loc, YamlFile, read, validation_errors
 from swarmkit.yamlfile import parse as parse_yaml
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.inventory.load import load
+from swarmkit.inventory.destination import parse as parse_destination
+from swarmkit.inventory.load import build, filled
 from swarmkit.inventory.models import Host, Inventory, Role
-
-_FORM = re.compile(r"^(?:(?P<user>[^@\s]+)@)?(?P<address>\[[0-9A-Fa-f:]+\]|[^@:\s]+)(?::(?P<port>\d{1,5}))?$")
+from swarmkit.yamlfile import parse as parse_yaml
+from swarmkit.yamlfile import read
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class NewHost:
         The name is the address's first part unless given. Raises UsageError for what is not of that form.
         """
         errors: list[SwarmkitError] = []
-        match = _FORM.match(text)
-        if match is None or not 1 <= int(match["port"] or 22) <= 65535:
+        found = parse_destination(text)
+        if found is None:
             raise UsageError(
                 f'expected the name of a host in the inventory or USER@ADDRESS[:PORT], got "{text}"'
             )
@@ -59,14 +59,14 @@ class NewHost:
         pairs = [label.partition("=") for label in labels]
         errors += [UsageError(f'--label is K=V, not "{pair[0]}"') for pair in pairs if not pair[1]]
         raise_all(errors)
-        address = match["address"].strip("[]")
+        address = found.address
         is_ip = ":" in address or address.replace(".", "").isdigit()
         return cls(
             name=name or (address if is_ip else address.split(".")[0]).replace(":", "-"),
             address=address,
             role=Role(role),
-            user=match["user"],
-            port=int(match["port"]) if match["port"] else None,
+            user=found.user,
+            port=found.port,
             key=key,
             private_address=private_address,
             labels={key: value for key, _, value in pairs},
@@ -98,14 +98,7 @@ def with_host(inventory: Inventory, new: NewHost) -> tuple[Inventory, Host]:
     assert inventory.source is not None, "only an inventory from a file is added to"
     document = _document(inventory.source)
     _insert(document, new)
-    # Beside the file, so that relative paths in it mean what they mean there.
-    descriptor, name = tempfile.mkstemp(dir=inventory.source.resolve().parent, suffix=".yml")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(_dumped(document))
-        extended = replace(load(Path(name)), source=inventory.source)
-    finally:
-        Path(name).unlink()
+    extended = build(parse_yaml(_dumped(document), str(inventory.source)), inventory.source)
     host = extended.host(new.name)
     assert host is not None, "it was just inserted"
     return extended, host
@@ -121,11 +114,12 @@ def add_host(path: Path, new: NewHost) -> None:
 def remove_host(path: Path, name: str) -> bool:
     """Take the host called `name` out of the inventory file; whether it was there."""
     document = _document(path)
+    # Its name may stand there as a variable.
+    data = filled(read(path), os.environ).data
     for section in ("managers", "workers"):
-        entries = document.get(section) or []
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(data.get(section) or []):
             if entry.get("name") == name:
-                del entries[index]
+                del document[section][index]
                 _write(path, document)
                 return True
     return False

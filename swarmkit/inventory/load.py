@@ -12,124 +12,125 @@ workers:
 
 from __future__ import annotations
 
-import getpass
+import ipaddress
 import os
+import re
 import stat
-from collections.abc import Iterator
-from ipaddress import IPv4Network
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.inventory.models import (
-    DATA_PATH_PORT,
-    Gateway,
-    Host,
-    Inventory,
-    Login,
-    Role,
-    SwarmSettings,
-)
+from swarmkit.interpolate import interpolate
+from swarmkit.inventory.logins import Logins, Said
+from swarmkit.inventory.models import Gateway, Host, Inventory, Login, Role
+from swarmkit.inventory.settings import EngineFile, SwarmFile
+from swarmkit.inventory.sshconfig import SshConfig
 from swarmkit.yamlfile import Loc, Model, YamlFile, read, validated
+
+
+def _path_text(value: str) -> str:
+    if re.search(r"[\x00-\x1f]", value):
+        raise ValueError("a path has no control characters")
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f'there is no user whose home "{value}" could be in') from None
+    return value
+
+
+def _ip(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(f'expected an IP address, got "{value}"') from None
+
+
+def _label(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
 
 # A machine's name is its hostname's form (RFC 1123): it is used as one in logs and node names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62})$")]
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9:._-]*$", max_length=253)]
+IpAddress = Annotated[
+    str,
+    AfterValidator(_ip),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
+User = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Label = Annotated[str, Field(coerce_numbers_to_str=True)]
+FilePath = Annotated[str, AfterValidator(_path_text)]
+Label = Annotated[
+    str,
+    BeforeValidator(_label, json_schema_input_type=str | int | float | bool),
+]
 
 
 class LoginFile(Model):
     """What a machine may say about how to reach it; what it leaves out comes from `defaults`."""
 
-    user: str | None = None
-    port: Port | None = None
-    key: str | None = None
-    gateway: str | None = None
+    user: User | None = Field(default=None, description="Who logs in: root, or a user who may use sudo.")
+    port: Port | None = Field(default=None, description="The port of the SSH server; 22 by default.")
+    key: FilePath | None = Field(
+        default=None,
+        description="The private SSH key, relative to this file. Without it: ssh_config, agent, ~/.ssh.",
+    )
+    gateway: str | None = Field(
+        default=None,
+        description="The machine to jump through: an entry of `gateways:` or another node. "
+        "Null for none, whatever the defaults and ssh_config say.",
+    )
 
 
 class GatewayFile(LoginFile):
-    """An entry under `gateways:`."""
+    """A machine that others are reached through and that is no node itself."""
 
-    name: Name
-    address: Address
+    name: Name = Field(description="What it is called here.")
+    address: Address = Field(
+        description="Where SSH connects: a name, an IP address, or a Host of ssh_config."
+    )
 
 
 class HostFile(GatewayFile):
-    """An entry under `managers:` or `workers:`."""
+    """A machine that is to be a node of the swarm."""
 
-    private_address: Address | None = None
-    labels: dict[str, Label | bool] = {}
-    availability: Literal["active", "pause", "drain"] | None = None
-
-
-class PoolFile(Model):
-    """An entry of `engine.address_pools`: networks of bridges, each of /`size`."""
-
-    base: IPv4Network
-    size: Annotated[int, Field(ge=8, le=30)] = 24
-
-
-class LogFile(Model):
-    """`engine.log`: where containers' output goes, and how much of it stays (docs.docker.com, local)."""
-
-    driver: str = "local"
-    max_size: Annotated[str, StringConstraints(pattern=r"^\d+[kmg]$")] | None = None
-    max_file: Annotated[int, Field(ge=1)] | None = None
-
-
-class EngineFile(Model):
-    """`engine:`, what every machine's Docker Engine is to be set to."""
-
-    log: LogFile | None = None
-    registry_mirrors: list[Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]] | None = None
-    address_pools: list[PoolFile] | None = None
-    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
-    settings: dict[str, Any] = {}
-
-    def daemon(self) -> dict[str, Any]:
-        """As keys of the engine's daemon.json (docs.docker.com, dockerd)."""
-        keys = dict(self.settings)
-        if self.log is not None:
-            keys["log-driver"] = self.log.driver
-            options = {"max-size": self.log.max_size, "max-file": self.log.max_file}
-            keys["log-opts"] = {key: str(value) for key, value in options.items() if value is not None}
-        if self.registry_mirrors is not None:
-            keys["registry-mirrors"] = self.registry_mirrors
-        if self.address_pools is not None:
-            keys["default-address-pools"] = [
-                {"base": str(pool.base), "size": pool.size} for pool in self.address_pools
-            ]
-        if self.mtu is not None:
-            keys["mtu"] = self.mtu
-        return keys
-
-
-class SwarmFile(Model):
-    """`swarm:`, how the swarm is made."""
-
-    data_path_port: Annotated[int, Field(ge=1024, le=49151)] = DATA_PATH_PORT
-    address_pools: list[IPv4Network] = []
-    subnet_size: Annotated[int, Field(ge=8, le=29)] = 24
-    edge_subnet: IPv4Network | None = None
-    spread: str = ""
-
-    def settings(self) -> SwarmSettings:
-        return SwarmSettings(
-            self.data_path_port, tuple(self.address_pools), self.subnet_size, self.edge_subnet, self.spread
-        )
+    connection: Literal["ssh", "local"] = Field(
+        default="ssh",
+        description="`local` for the machine that swarmkit itself runs on: it is worked on without SSH.",
+    )
+    private_address: IpAddress | None = Field(
+        default=None,
+        description="Its IP address on the network that all nodes share; else `address` is taken.",
+    )
+    labels: dict[str, Label] = Field(
+        default={}, description="Labels of the node, for the placement of services."
+    )
+    availability: Literal["active", "pause", "drain"] | None = Field(
+        default=None, description="The node's availability; left to `swarmkit node` if not said."
+    )
 
 
 class DefaultsFile(LoginFile):
     """What holds for every machine that does not say otherwise."""
 
-    labels: dict[str, Label | bool] = {}
+    labels: dict[str, Label] = Field(default={}, description="Labels that every node has.")
 
 
 class InventoryFile(Model):
-    """A whole inventory file."""
+    """The machines of a cluster, and how to reach them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,54 +140,93 @@ class InventoryFile(Model):
             return {key: value for key, value in data.items() if value is not None}
         return data
 
-    cluster: Name = "swarm"
-    known_hosts: str | None = None
-    entry: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")] | None = None
-    defaults: DefaultsFile = DefaultsFile()
-    engine: EngineFile = EngineFile()
-    swarm: SwarmFile = SwarmFile()
-    gateways: list[GatewayFile] = []
-    managers: list[HostFile] = []
-    workers: list[HostFile] = []
+    cluster: Name = Field(default="swarm", description="The cluster's name, in every message.")
+    known_hosts: FilePath | None = Field(
+        default=None, description="A file of host keys beside ~/.ssh/known_hosts, relative to this file."
+    )
+    entry: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")] | None = Field(
+        default=None,
+        description="The URL by which users reach the load balancer, if not port 8080 of the first manager.",
+    )
+    defaults: DefaultsFile = Field(
+        default_factory=DefaultsFile, description="What machines have that say nothing else."
+    )
+    engine: EngineFile = Field(default_factory=EngineFile, description="How every Docker Engine is set.")
+    swarm: SwarmFile = Field(default_factory=SwarmFile, description="How the swarm is made.")
+    gateways: list[GatewayFile] = Field(
+        default=[], description="Machines to jump through, which are no nodes."
+    )
+    managers: list[HostFile] = Field(
+        default=[], description="The managers, at least one; the first forms the swarm."
+    )
+    workers: list[HostFile] = Field(default=[], description="The workers.")
 
 
-def load(path: Path) -> Inventory:
+def load(
+    path: Path, *, ssh_config: SshConfig | None = None, environment: Mapping[str, str] = os.environ
+) -> Inventory:
     """Read and check an inventory.
 
-    Raises UsageError (or Problems, with every mistake found) where the file cannot be used.
+    `ssh_config` is the user's own by default; variables are filled in from `environment`. Raises
+    UsageError (or Problems, with every mistake found) where the file cannot be used.
     """
-    file = read(path)
+    return build(read(path), path, ssh_config=ssh_config, environment=environment)
+
+
+def build(
+    file: YamlFile,
+    path: Path,
+    *,
+    ssh_config: SshConfig | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Inventory:
+    """As `load`, for what was read from the file at `path`, or is to be written to it."""
     if file.data is None:
         raise UsageError("the inventory is empty", where=file.name, hint=_EXAMPLE_HINT)
+    file = filled(file, environment)
     raw = validated(file, InventoryFile)
     base = path.resolve().parent
+    logins = Logins(SshConfig() if ssh_config is None else ssh_config)
     errors: list[SwarmkitError] = []
     gateways: list[tuple[Loc, Gateway]] = []
     for index, gateway in enumerate(raw.gateways):
-        gateways.append((("gateways", index), _gateway(gateway, raw, base)))
+        gateways.append((("gateways", index), _gateway(gateway, raw, base, logins)))
     hosts: list[tuple[Loc, Host]] = []
     for section, role, entries in (
         ("managers", Role.MANAGER, raw.managers),
         ("workers", Role.WORKER, raw.workers),
     ):
         for index, entry in enumerate(entries):
-            hosts.append(((section, index), _host(entry, role, raw, base)))
+            hosts.append(((section, index), _host(entry, role, raw, base, logins)))
+    same = logins.merged([machine for _, machine in [*gateways, *hosts]])
+    gateways = [
+        (loc, replace(one, gateway=same.get(one.gateway or "", one.gateway))) for loc, one in gateways
+    ]
+    hosts = [(loc, replace(one, gateway=same.get(one.gateway or "", one.gateway))) for loc, one in hosts]
     if not raw.managers:
         errors.append(file.error(("managers",), "at least one manager is needed", _EXAMPLE_HINT))
     errors += _repeated(file, [*gateways, *hosts], hosts)
-    errors += _bad_gateways(file, [*gateways, *hosts])
+    errors += _bad_gateways(file, [*gateways, *hosts], logins.jumps.values())
     errors += _bad_keys(file, [*gateways, *hosts])
+    errors += _bad_locals(file, raw)
     raise_all(errors)
     return Inventory(
         cluster=raw.cluster,
         hosts=tuple(host for _, host in hosts),
-        gateways=tuple(gateway for _, gateway in gateways),
+        gateways=(*(gateway for _, gateway in gateways), *logins.jumps.values()),
         known_hosts=_path(raw.known_hosts, base),
         entry=raw.entry,
         source=path,
         engine=raw.engine.daemon(),
         swarm=raw.swarm.settings(),
     )
+
+
+def filled(file: YamlFile, environment: Mapping[str, str]) -> YamlFile:
+    """The file with its variables filled in; raises for every one that has no value."""
+    done = interpolate(file, environment, required=True)
+    raise_all(list(done.errors.values()))
+    return done.file
 
 
 _EXAMPLE_HINT = "see inventories/three-vms.yml for one to start from"
@@ -196,35 +236,35 @@ def _path(value: str | None, base: Path) -> Path | None:
     return base / Path(value).expanduser() if value else None
 
 
-def _gateway(entry: GatewayFile, raw: InventoryFile, base: Path) -> Gateway:
-    # A gateway is reached directly unless it says otherwise itself: the default gateway is for nodes.
-    defaults = raw.defaults
-    return Gateway(
-        name=entry.name,
-        address=entry.address,
-        user=entry.user or defaults.user or getpass.getuser(),
-        port=entry.port or defaults.port or 22,
-        key=_path(entry.key or defaults.key, base),
-        gateway=entry.gateway,
+def _said(entry: LoginFile, raw: InventoryFile, base: Path, *, gateway: str | None) -> Said:
+    return Said(
+        user=entry.user or raw.defaults.user,
+        port=entry.port or raw.defaults.port,
+        key=_path(entry.key or raw.defaults.key, base),
+        gateway=gateway,
+        direct="gateway" in entry.model_fields_set and not entry.gateway,
     )
 
 
-def _host(entry: HostFile, role: Role, raw: InventoryFile, base: Path) -> Host:
-    defaults = raw.defaults
-    gateway = entry.gateway or defaults.gateway
-    labels = {**defaults.labels, **entry.labels}
+def _gateway(entry: GatewayFile, raw: InventoryFile, base: Path, logins: Logins) -> Gateway:
+    # A gateway is reached directly unless it says otherwise itself: the default gateway is for nodes.
+    login = logins.login(entry.name, entry.address, _said(entry, raw, base, gateway=entry.gateway or None))
+    return Gateway(**vars(login))
+
+
+def _host(entry: HostFile, role: Role, raw: InventoryFile, base: Path, logins: Logins) -> Host:
+    is_local = entry.connection == "local"
+    explicit = "gateway" in entry.model_fields_set
+    gateway = entry.gateway if explicit else raw.defaults.gateway
+    said = _said(entry, raw, base, gateway=None if is_local or gateway == entry.name else gateway or None)
+    login: dict[str, Any] = vars(
+        logins.login(entry.name, entry.address, replace(said, direct=said.direct or is_local))
+    )
     return Host(
-        name=entry.name,
-        address=entry.address,
-        user=entry.user or defaults.user or getpass.getuser(),
-        port=entry.port or defaults.port or 22,
-        key=_path(entry.key or defaults.key, base),
-        gateway=None if gateway == entry.name else gateway,
+        **{**login, "is_local": is_local},
         role=role,
-        private_address=entry.private_address or entry.address,
-        labels={
-            key: str(value).lower() if isinstance(value, bool) else value for key, value in labels.items()
-        },
+        private_address=entry.private_address or login["address"],
+        labels={**raw.defaults.labels, **entry.labels},
         availability=entry.availability or "",
     )
 
@@ -249,8 +289,10 @@ def _dotted(loc: Loc) -> str:
     return f"{loc[0]}[{loc[1]}]"
 
 
-def _bad_gateways(file: YamlFile, machines: list[tuple[Loc, Login]]) -> Iterator[SwarmkitError]:
-    by_name = {machine.name: machine for _, machine in machines}
+def _bad_gateways(
+    file: YamlFile, machines: list[tuple[Loc, Login]], jumps: Iterable[Login]
+) -> Iterator[SwarmkitError]:
+    by_name = {machine.name: machine for machine in [*(machine for _, machine in machines), *jumps]}
     for loc, machine in machines:
         path = [machine.name]
         step = machine
@@ -283,8 +325,23 @@ def _bad_keys(file: YamlFile, machines: list[tuple[Loc, Login]]) -> Iterator[Swa
         except OSError as error:
             yield file.error(at, f"the SSH key {machine.key} cannot be read: {os.strerror(error.errno or 0)}")
             continue
+        if not stat.S_ISREG(mode):
+            yield file.error(at, f"the SSH key {machine.key} is not a file")
         # As OpenSSH does: a private key that others can read is no longer private.
-        if stat.S_ISREG(mode) and mode & 0o077:
+        elif mode & 0o077 and machine.key.suffix != ".pub":
             yield file.error(
                 at, f"the SSH key {machine.key} can be read by others", f"chmod 600 {machine.key}"
             )
+
+
+def _bad_locals(file: YamlFile, raw: InventoryFile) -> Iterator[SwarmkitError]:
+    """`connection: local` is one machine, reached by nothing."""
+    entries = [(("managers", index), entry) for index, entry in enumerate(raw.managers)]
+    entries += [(("workers", index), entry) for index, entry in enumerate(raw.workers)]
+    local = [(loc, entry) for loc, entry in entries if entry.connection == "local"]
+    for loc, entry in local:
+        for key in ("user", "port", "key", "gateway"):
+            if getattr(entry, key) is not None:
+                yield file.error((*loc, key), "has no meaning with `connection: local`, which needs no SSH")
+    for loc, _ in local[1:]:
+        yield file.error((*loc, "connection"), f"{_dotted(local[0][0])} is this machine already")

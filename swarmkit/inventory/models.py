@@ -23,7 +23,10 @@ class Role(StrEnum):
 class Login:
     """How to log in on a machine over SSH.
 
-    `address` is where SSH connects; `gateway` names the machine to jump through, if any.
+    `address` is where SSH connects; `gateway` names the machine to jump through, if any. `key` is the one
+    that the inventory names, and then the only one; else there are the `identities` of the user's
+    ssh_config, and with `only_identities` no others. `proxy_command` is the shell command that
+    ssh_config connects with, its `%h`, `%p` and `%r` filled in. A machine that `is_local` is this one.
     """
 
     name: str
@@ -32,6 +35,23 @@ class Login:
     port: int = 22
     key: Path | None = None
     gateway: str | None = None
+    identities: tuple[Path, ...] = field(default=(), kw_only=True)
+    only_identities: bool = field(default=False, kw_only=True)
+    proxy_command: str | None = field(default=None, kw_only=True)
+    is_local: bool = field(default=False, kw_only=True)
+
+    @property
+    def keys(self) -> tuple[Path, ...]:
+        """The keys that were named, in the order to be tried."""
+        return (self.key,) if self.key else self.identities
+
+    @property
+    def destination(self) -> str:
+        """For messages: `USER@ADDRESS:PORT`."""
+        if self.is_local:
+            return "this machine"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.user}@{address}:{self.port}"
 
 
 @dataclass(frozen=True)

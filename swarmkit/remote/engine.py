@@ -6,13 +6,16 @@ Engine API's own JSON: the SDK's typed helpers lack fields that Swarm has.
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import docker
 import docker.errors
+import docker.utils
 import paramiko
 import requests
 import requests.adapters
@@ -21,8 +24,8 @@ import urllib3.connection
 import urllib3.exceptions
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from swarmkit.errors import OperationFailed, Unreachable
-from swarmkit.remote.connection import Connection
+from swarmkit.errors import OperationFailed, Unreachable, UsageError
+from swarmkit.remote.shell import Channel, RootShell
 
 # The newest version whose bodies we know; the engine's own is used where that is older.
 NEWEST_API = "1.45"
@@ -77,8 +80,8 @@ class Engine:
         self.name = name
 
     @classmethod
-    def over(cls, connection: Connection) -> Engine:
-        """The engine of the machine at the other end of an SSH connection, as root."""
+    def over(cls, connection: RootShell) -> Engine:
+        """The engine of the machine of a root shell."""
         adapter = _ChannelAdapter(lambda: connection.root_channel("docker system dial-stdio"))
         # Not closed: that would close the adapter too, which the SDK's session goes on with.
         session = requests.Session()
@@ -99,9 +102,15 @@ class Engine:
 
     @classmethod
     def at(cls, url: str) -> Engine:
-        """The engine at `unix://…` or `tcp://…`; raises Unreachable where none answers."""
+        """The engine at `unix://…` or `tcp://…`; raises Unreachable where none answers.
+
+        TLS is that of the environment, as for docker itself: DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
+        """
         try:
-            found = docker.APIClient(url, version="auto", timeout=TIMEOUT_SECONDS)
+            settings = docker.utils.kwargs_from_env(environment={**os.environ, "DOCKER_HOST": url})
+            found = docker.APIClient(**settings, version="auto", timeout=TIMEOUT_SECONDS)
+        except ValueError as error:
+            raise UsageError(f"expected unix://PATH or tcp://HOST:PORT: {error}", where=url) from None
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise Unreachable(f"no Docker Engine answers: {_short(error)}", where=url) from None
         return cls(found, url)
@@ -192,7 +201,7 @@ def _short(error: BaseException) -> str:
 class _ChannelConnection(urllib3.connection.HTTPConnection):
     """An HTTP connection whose socket is an SSH channel."""
 
-    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+    def __init__(self, open_channel: Callable[[], Channel]) -> None:
         super().__init__("engine", timeout=TIMEOUT_SECONDS)
         self._open_channel = open_channel
 
@@ -200,7 +209,7 @@ class _ChannelConnection(urllib3.connection.HTTPConnection):
         channel = self._open_channel()
         channel.settimeout(TIMEOUT_SECONDS)
         # A Channel has all of a socket that an HTTP client uses.
-        self.sock = channel
+        self.sock = cast("socket.socket", channel)
 
     @property
     def is_connected(self) -> bool:
@@ -209,7 +218,7 @@ class _ChannelConnection(urllib3.connection.HTTPConnection):
 
 
 class _ChannelPool(urllib3.HTTPConnectionPool):
-    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+    def __init__(self, open_channel: Callable[[], Channel]) -> None:
         # More requests at once than channels wait for one instead of opening more sessions.
         super().__init__("engine", maxsize=CHANNELS, block=True)
         self._open_channel = open_channel
@@ -221,7 +230,7 @@ class _ChannelPool(urllib3.HTTPConnectionPool):
 class _ChannelAdapter(requests.adapters.HTTPAdapter):
     """Sends every request through a few pooled SSH channels."""
 
-    def __init__(self, open_channel: Callable[[], paramiko.Channel]) -> None:
+    def __init__(self, open_channel: Callable[[], Channel]) -> None:
         self._pool = _ChannelPool(open_channel)
         super().__init__()
 

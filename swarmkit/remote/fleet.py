@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +12,13 @@ from typing import Generic, Self, TypeVar, cast
 
 from swarmkit.errors import SwarmkitError, Unreachable, raise_all
 from swarmkit.inventory import Host, Inventory, Login
-from swarmkit.remote.connection import SUDO_PASSWORD, Connection
+from swarmkit.remote.connection import Connection
 from swarmkit.remote.engine import Engine
 from swarmkit.remote.hostkeys import HostKeys
+from swarmkit.remote.keys import Keys
+from swarmkit.remote.local import LocalConnection
+from swarmkit.remote.secrets import Secrets
+from swarmkit.remote.shell import RootShell
 
 T = TypeVar("T")
 
@@ -49,7 +52,9 @@ class Fleet:
         self._at_once = at_once
         self._lock = threading.Lock()
         self._closed = False
-        self._connections: dict[str, Connection] = {}
+        self._secrets = Secrets()
+        self._keys = Keys(self._secrets)
+        self._connections: dict[str, RootShell] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, threading.Lock] = {}
 
@@ -63,6 +68,7 @@ class Fleet:
 
     def close(self) -> None:
         """End all connections; work still running in other threads fails at once."""
+        self._secrets.cancel()
         with self._lock:
             self._closed = True
             engines, self._engines = self._engines, {}
@@ -73,7 +79,7 @@ class Fleet:
         for connection in reversed(connections.values()):
             connection.close()
 
-    def connection(self, machine: Login) -> Connection:
+    def connection(self, machine: Login) -> RootShell:
         """The machine's one connection."""
         gateway = self.connection(self.inventory.login(machine.gateway)) if machine.gateway else None
         with self._lock:
@@ -81,10 +87,20 @@ class Fleet:
                 # A thread that was still at work when the command was interrupted.
                 raise Unreachable("the connection was closed", where=machine.name)
             if machine.name not in self._connections:
-                self._connections[machine.name] = Connection(
-                    machine, self._host_keys, gateway, os.environ.get(SUDO_PASSWORD)
-                )
+                self._connections[machine.name] = self._made(machine, gateway)
             return self._connections[machine.name]
+
+    def _made(self, machine: Login, gateway: RootShell | None) -> RootShell:
+        if machine.is_local:
+            return LocalConnection(machine, self._secrets)
+        return Connection(
+            machine,
+            self._host_keys,
+            # To go through this machine is to go directly.
+            gateway if isinstance(gateway, Connection) else None,
+            secrets=self._secrets,
+            keys=self._keys,
+        )
 
     def engine(self, host: Host) -> Engine:
         """The Docker Engine of a host, over the host's one connection."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import paramiko
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
-from swarmkit.errors import Unreachable
+from swarmkit.errors import Unreachable, UsageError
 
 
 class UnknownHostKey(Unreachable):
@@ -28,11 +32,21 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
         self._accept_new = accept_new
         self._writing = threading.Lock()
 
-    def apply(self, client: paramiko.SSHClient) -> None:
-        """Make `client` check keys by these rules."""
-        for file in {self._user_file, self._file}:
-            if file.is_file():
-                client.load_system_host_keys(str(file))
+    @cached_property
+    def _known(self) -> paramiko.HostKeys:
+        known = paramiko.HostKeys()
+        for file in dict.fromkeys((self._user_file, self._file)):
+            for entry in _entries(file):
+                for name in entry.hostnames:
+                    known.add(name, entry.key.get_name(), entry.key)
+        return known
+
+    def apply(self, client: paramiko.SSHClient, name: str) -> None:
+        """Make `client` check keys by these rules, for the machine that known_hosts files call `name`."""
+        with self._writing:
+            found: Mapping[str, paramiko.PKey] = self._known.lookup(name) or {}
+        for kind, key in found.items():
+            client.get_host_keys().add(name, kind, key)
         client.set_missing_host_key_policy(self)
 
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
@@ -45,5 +59,30 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
             )
         with self._writing:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as out:
-                out.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+            with self._file.open("ab+") as file:
+                # What was written by hand may lack the end of its last line.
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
+                file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n".encode())
+
+
+def _entries(file: Path) -> Iterator[HostKeyEntry]:
+    """The usable lines of a known_hosts file; as OpenSSH does, others are passed over."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from None
+    for line in text.splitlines():
+        # Markers (@revoked, @cert-authority) make a line something else than a host's key.
+        if line.strip() and not line.startswith(("#", "@")):
+            try:
+                entry = HostKeyEntry.from_line(line.strip())
+            except (paramiko.SSHException, InvalidHostKey, ValueError):
+                continue
+            if entry is not None:
+                yield entry

@@ -116,6 +116,8 @@ def test_a_user_who_needs_a_password_for_sudo_forms_a_swarm_too(
     assert "a password is required" in sk("init", inventory=path, code=3).error
     wrong = sk("init", inventory=path, environment={"SWARMKIT_SUDO_PASSWORD": "wrong"}, code=3)
     assert "sudo does not accept the password" in wrong.error
+    failures = lab.shell("m1", "journalctl -o cat | grep -c 'authentication failure.*typist' || true")
+    assert failures.strip() == "1"
     right = {"SWARMKIT_SUDO_PASSWORD": "correct horse"}
     assert "1 node is ready" in sk("init", inventory=path, environment=right).stdout
     assert "m1" in sk("status", inventory=path, environment=right).stdout

@@ -95,6 +95,43 @@ def test_defaults_fill_in_what_a_host_leaves_out(tmp_path: Path) -> None:
             "No such file or directory",
         ),
         (
+            "managers: [{name: m, address: a, key: ~nosuchuser/x}]\n",
+            "inventory.yml:1:39: managers[0].key: there is no user",
+        ),
+        (
+            'managers: [{name: m, address: a, key: "a\\0b"}]\n',
+            "inventory.yml:1:39: managers[0].key: a path has no",
+        ),
+        ("cluster: \x01\n", "inventory.yml:1:10: not valid YAML: the character U+0001 may not stand in it"),
+        (
+            "managers: [{name: m, address: a, user: -oProxyCommand=x}]\n",
+            "inventory.yml:1:40: managers[0].user: string should match pattern",
+        ),
+        (
+            "managers: [{name: m, address: a, private_address: m.lan}]\n",
+            'inventory.yml:1:51: managers[0].private_address: expected an IP address, got "m.lan"',
+        ),
+        (
+            "managers: [{name: m, address: a, labels: {x: [1]}}]\n",
+            "inventory.yml:1:46: managers[0].labels.x: expected text, got a list",
+        ),
+        (
+            "managers: [{name: m, address: $HOST}]\n",
+            "inventory.yml:1:31: managers[0].address: HOST is not set",
+        ),
+        (
+            "managers: [{name: m, address: '${HOST:?the manager}'}]\n",
+            "inventory.yml:1:31: managers[0].address: HOST must be set: the manager",
+        ),
+        (
+            "managers: [{name: m, address: a, connection: local, user: root}]\n",
+            "inventory.yml:1:59: managers[0].user: has no meaning with `connection: local`",
+        ),
+        (
+            "managers: [{name: m, address: a, connection: local}, {name: n, address: b, connection: local}]",
+            "inventory.yml:1:88: managers[1].connection: managers[0] is this machine already",
+        ),
+        (
             "managers: [{name: m, name: n, address: a}]\n",
             "inventory.yml:1:22: managers[0].name: stands here twice",
         ),
@@ -106,21 +143,47 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: 
     assert found[0].startswith(expected.replace("{tmp}", ""))
 
 
+def test_variables_are_filled_in_from_the_environment(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "managers: [{name: m, address: $HOST, port: '${PORT:-2222}', labels: {price: 5$$, a: '${A}'}}]\n",
+    )
+    (host,) = load(path, environment={"HOST": "10.0.0.1", "A": "b"}).hosts
+    assert (host.address, host.port, host.labels) == ("10.0.0.1", 2222, {"price": "5$", "a": "b"})
+
+
+def test_a_host_whose_name_is_a_variable_is_taken_out_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE", "w1")
+    path = written(tmp_path, "managers: [{name: m, address: a}]\nworkers: [{name: $NODE, address: b}]\n")
+    assert remove_host(path, "w1")
+    assert "NODE" not in path.read_text()
+
+
+def test_a_mistake_of_an_added_host_is_told_of_the_inventory_itself(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    with pytest.raises(Problems) as raised:
+        with_host(load(path), NewHost.parse("10.0.0.6:2222", name="w2", private_address="nowhere"))
+    assert str(raised.value).startswith(f"{path}:16:")
+    assert path.read_text() == GOOD
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     found = mistakes(
         tmp_path,
         """\
         managers:
-          - {name: m1, address: a}
+          - {name: m1, address: 10.0.0.1}
           - {name: m1, address: z}
         workers:
           - {name: w1, address: b, gateway: nobody}
-          - {name: w2, address: c, private_address: a}
+          - {name: w2, address: c, private_address: 10.0.0.1}
         """,
     )
     assert [line.split(": ", 1)[1] for line in found] == [
         "managers[1].name: m1 is also that of managers[0]",
-        "workers[1].private_address: a is also that of managers[0]",
+        "workers[1].private_address: 10.0.0.1 is also that of managers[0]",
         'workers[0].gateway: no machine is called "nobody"',
     ]
 
@@ -194,3 +257,49 @@ def test_a_new_host_is_read_from_its_short_form(
 def test_what_is_no_host_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         NewHost.parse(text)
+
+
+def test_engine_settings_become_keys_of_daemon_json(tmp_path: Path) -> None:
+    inventory = loaded(
+        tmp_path,
+        """\
+        engine:
+          log: {driver: json-file, max_size: 10m, max_file: 3}
+          registry_mirrors: [https://mirror.example]
+          address_pools: [{base: 172.30.0.0/16, size: 26}]
+          mtu: 1450
+          settings: {debug: true}
+        swarm: {data_path_port: 4790, address_pools: [10.50.0.0/16], edge_subnet: 10.60.0.0/20, spread: zone}
+        managers: [{name: m1, address: 10.0.0.5, availability: drain}]
+        """,
+    )
+    assert inventory.engine == {
+        "debug": True,
+        "log-driver": "json-file",
+        "log-opts": {"max-size": "10m", "max-file": "3"},
+        "registry-mirrors": ["https://mirror.example"],
+        "default-address-pools": [{"base": "172.30.0.0/16", "size": 26}],
+        "mtu": 1450,
+    }
+    assert (inventory.swarm.data_path_port, inventory.swarm.spread) == (4790, "zone")
+    assert str(inventory.swarm.edge_subnet) == "10.60.0.0/20"
+    assert inventory.hosts[0].availability == "drain"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("engine: {log: {max_size: huge}}", "engine.log.max_size"),
+        ("engine: {registry_mirrors: [mirror]}", "engine.registry_mirrors[0]"),
+        ("engine: {address_pools: [{base: 10.0.0.1/8}]}", "engine.address_pools[0].base"),
+        ("engine: {mtu: 9}", "engine.mtu"),
+        ("engine: {speed: fast}", "engine.speed: unknown key"),
+        ("swarm: {data_path_port: 80}", "swarm.data_path_port"),
+        ("swarm: {edge_subnet: everything}", "swarm.edge_subnet"),
+    ],
+)
+def test_mistakes_in_settings_have_their_place(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(SwarmkitError) as raised:
+        loaded(tmp_path, f"{line}\nmanagers: [{{name: m1, address: 10.0.0.5}}]\n")
+    assert words in str(raised.value)
+    assert ":1:" in str(raised.value)

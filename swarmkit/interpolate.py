@@ -1,4 +1,4 @@
-"""Variables in Compose files: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, and `$$`.
+"""Variables in Compose files and inventories, such as `${NAME:-default}`.
 
 The forms are those of the Compose Specification ("Interpolation") that `docker stack deploy` knows:
 
@@ -39,13 +39,14 @@ class Interpolated:
     errors: Mapping[Loc, SwarmkitError]
 
 
-def interpolate(file: YamlFile, environment: Mapping[str, str]) -> Interpolated:
+def interpolate(file: YamlFile, environment: Mapping[str, str], *, required: bool = False) -> Interpolated:
     """Fill in the variables of every text in `file` from `environment`.
 
     A text with a mistake stays as it is and its error, with its place, is in `errors`. There is one
-    warning for each variable that is not set and has no default, at the first place that uses it.
+    warning for each variable that is not set and has no default, at the first place that uses it; with
+    `required` that is a mistake.
     """
-    run = _Run(file, environment, {}, {})
+    run = _Run(file, environment, required, {}, {})
     data = run.tree(file.data, ())
     return Interpolated(replace(file, data=data), tuple(run.unset.values()), run.errors)
 
@@ -54,6 +55,7 @@ def interpolate(file: YamlFile, environment: Mapping[str, str]) -> Interpolated:
 class _Run:
     file: YamlFile
     environment: Mapping[str, str]
+    required: bool
     unset: dict[str, str]
     errors: dict[Loc, SwarmkitError]
 
@@ -90,6 +92,8 @@ class _Run:
             return match["text"]
         if how.endswith("?"):
             raise _Mistake(f"{name} must be set: {match['text'] or 'it has no value'}", f"export {name}=…")
+        if value is None and self.required:
+            raise _Mistake(f"{name} is not set", f"export {name}=…, or give a default: ${{{name}:-…}}")
         if value is None and name not in self.unset:
             where, path = self.file.where(loc), dotted(loc)
             self.unset[name] = f"{where}: {path}: {name} is not set; nothing stands in its place"

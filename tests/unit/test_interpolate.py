@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmkit.compose.interpolate import Interpolated, interpolate
+from swarmkit.interpolate import Interpolated, interpolate
 from swarmkit.yamlfile import YamlFile, parse
 
 ENVIRONMENT = {"TAG": "1.27", "EMPTY": "", "_x1": "under"}

@@ -1,0 +1,41 @@
+"""The machine itself as a node: its engine and its shell, without SSH."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from swarmkit.inventory import load
+from swarmkit.remote import Fleet
+from tests.conftest import Swarmkit
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    path = tmp_path / "inventory.yml"
+    path.write_text("managers: [{name: here, address: 192.0.2.5, connection: local}]\n")
+    return path
+
+
+def test_its_engine_answers_without_ssh(docker_engine: None, inventory: Path) -> None:
+    with Fleet(load(inventory)) as fleet:
+        (host,) = fleet.inventory.hosts
+        engine = fleet.engine(host)
+        assert engine.name == "here"
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: engine.get("/info")["ID"], range(40)))
+        assert len(set(answers)) == 1
+        assert fleet.connection(host).run("id -u").stdout == "0\n"
+
+
+def test_a_dry_run_plans_for_it(docker_engine: None, inventory: Path, swarmkit: Swarmkit) -> None:
+    actions = swarmkit.json("init", "--dry-run", inventory=inventory)["actions"]
+    assert {"host": "here", "phase": "swarm", "action": "initialise the swarm on 192.0.2.5"} in [
+        {key: action[key] for key in ("host", "phase", "action")} for action in actions
+    ]
+
+
+def test_ssh_runs_a_command_here(inventory: Path, swarmkit: Swarmkit) -> None:
+    assert swarmkit("ssh", "here", "--", "echo", "a  b", inventory=inventory).stdout == "a  b\n"
