@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from swarmkit.remote.shell import Channel, RootShell, reason
 
 if TYPE_CHECKING:
     from paramiko.transport import Transport
+
+# Without a handler, Python prints what paramiko logs, with its tracebacks. Errors tell the user.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_SECONDS = 15
 KEEPALIVE_SECONDS = 15

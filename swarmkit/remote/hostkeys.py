@@ -67,6 +67,7 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
                     if file.read(1) != b"\n":
                         file.write(b"\n")
                 file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n".encode())
+            self._known.add(hostname, key.get_name(), key)
 
 
 def _entries(file: Path) -> Iterator[HostKeyEntry]:

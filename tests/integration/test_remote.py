@@ -7,7 +7,9 @@ import pty
 import re
 import select
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -302,6 +304,34 @@ def test_a_passphrase_is_asked_for_once_for_all_machines(
     assert shown.count("Passphrase for") == 1, shown
     assert "a passphrase" not in shown
     assert [server.logins for server in servers] == [1, 1, 1], shown
+
+
+def test_a_question_can_be_broken_off(
+    user_home: Path, serve: Callable[..., Sshd], swarmkit: Swarmkit
+) -> None:
+    locked = sshd.keygen(user_home / "locked", "a passphrase")
+    inventory = cluster(user_home, one(serve("m1", locked), key=locked))
+    assert inventory.source is not None
+    shown = typed(
+        swarmkit.command("init", "--dry-run", inventory=inventory.source),
+        {**swarmkit.environment, "HOME": str(user_home)},
+        {"Passphrase for": "\x03"},
+    )
+    assert shown.endswith("exit 130"), shown
+
+
+def test_what_is_no_ssh_server_is_called_so(user_home: Path, swarmkit: Swarmkit) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            server.accept()[0].close()
+
+        threading.Thread(target=greet).start()
+        path = user_home / "inventory.yml"
+        path.write_text(f"managers: [{{name: m1, address: 127.0.0.1, port: {server.getsockname()[1]}}}]\n")
+        # The fixture refuses a traceback, such as paramiko's log has.
+        error = swarmkit("init", inventory=path, code=3).error
+    assert "what answers there is no SSH server" in error
 
 
 def test_both_outputs_of_a_script_arrive_however_much_there_is(
