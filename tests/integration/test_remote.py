@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
 
+import paramiko
 import pytest
 
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable
@@ -169,6 +170,31 @@ def test_a_gateway_that_cannot_be_entered_is_what_the_error_names(
         "managers: [{name: m1, address: 127.0.0.1, port: 1, gateway: gate}]\n",
     )
     assert str(problem(inventory)).startswith(f"gate: {USER}@127.0.0.1:{gate.port}: permission denied")
+
+
+def test_a_gateway_that_refuses_is_tried_once_for_all_behind_it(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    gate = serve("gate")
+    workers = ", ".join(
+        f"{{name: w{index}, address: 10.9.9.{index}, gateway: gate}}" for index in range(1, 9)
+    )
+    inventory = cluster(
+        user_home,
+        f"defaults: {{key: {key}}}\ngateways: [{{name: gate, address: 127.0.0.1, port: {gate.port}}}]\n"
+        f"managers: [{{name: m1, address: 10.9.9.9, gateway: gate}}]\nworkers: [{workers}]\n",
+    )
+    start = threading.Barrier(9)
+    with Fleet(inventory) as fleet:
+        outcomes = fleet.map(lambda host: (start.wait(), fleet.connection(host).run("true")))
+    assert len(outcomes.errors) == 9
+    with pytest.raises(Unreachable, match=r"gate: .*permission denied"):
+        outcomes.all()
+    assert gate.log.count("Connection from") == 1
+    for thread in threading.enumerate():
+        if isinstance(thread, paramiko.Transport):
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_a_proxycommand_of_ssh_config_is_used(user_home: Path, key: Path, serve: Callable[..., Sshd]) -> None:
