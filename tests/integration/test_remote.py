@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shutil
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -25,6 +22,7 @@ from swarmkit.remote import Fleet, openssh
 from tests import sshd
 from tests.conftest import Swarmkit
 from tests.sshd import USER, Sshd
+from tests.terminal import typed
 
 pytestmark = pytest.mark.skipif(
     sshd.SSHD is None or shutil.which("ssh") is None, reason="no OpenSSH on this machine"
@@ -283,31 +281,6 @@ def test_a_locked_default_key_is_named_where_nothing_else_opens_the_machine(
     assert f"{locked} is encrypted" in str(error)
 
 
-def typed(command: list[str], environment: Mapping[str, str], answers: Mapping[str, str]) -> str:
-    """Run a command on a terminal, answer its questions; all that the terminal showed."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execvpe(command[0], command, {**environment, "TERM": "dumb"})
-    shown, unanswered = "", dict(answers)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.1)[0]:
-            try:
-                more = os.read(terminal, 4096)
-            except OSError:
-                break
-            if not more:
-                break
-            shown += more.decode(errors="replace")
-        for question, answer in list(unanswered.items()):
-            if question in shown:
-                del unanswered[question]
-                os.write(terminal, f"{answer}\n".encode())
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return f"{shown}\nexit {os.waitstatus_to_exitcode(status)}"
-
-
 def test_a_passphrase_is_asked_for_once_for_all_machines(
     user_home: Path, serve: Callable[..., Sshd], swarmkit: Swarmkit
 ) -> None:
@@ -394,6 +367,17 @@ def test_an_unknown_host_key_is_refused_or_recorded(
     assert said(inventory, accept_host_keys=True) == {"m1": "hello\n"}
     assert known.read_bytes().endswith(b"AAAA\n" + server.known.encode())
     assert said(inventory) == {"m1": "hello\n"}
+
+
+def test_a_revoked_host_key_is_refused_though_it_is_known(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    server = serve("m1", key)
+    with (user_home / ".ssh/known_hosts").open("a") as known:
+        known.write(f"@revoked * {server.known.split(maxsplit=1)[1]}")
+    inventory = cluster(user_home, one(server, key=key))
+    with pytest.raises(Unreachable, match="is marked as revoked"):
+        said(inventory, accept_host_keys=True)
 
 
 def test_a_changed_host_key_is_refused(user_home: Path, key: Path, serve: Callable[..., Sshd]) -> None:
