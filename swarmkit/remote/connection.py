@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import fabric
@@ -17,6 +19,9 @@ from swarmkit.remote.shell import Channel, RootShell, reason
 
 if TYPE_CHECKING:
     from paramiko.transport import Transport
+
+# Without a handler, Python prints what paramiko logs, with its tracebacks. Errors tell the user.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_SECONDS = 15
 KEEPALIVE_SECONDS = 15
@@ -41,6 +46,7 @@ class Connection(RootShell):
         self._keys = keys or Keys(self.secrets)
         self._opening = threading.Lock()
         self._fabric: fabric.Connection | None = None
+        self._failed: tuple[float, Unreachable] | None = None
 
     @property
     def name(self) -> str:
@@ -52,9 +58,18 @@ class Connection(RootShell):
 
     def open(self) -> fabric.Connection:
         """The open Fabric connection; raises Unreachable, saying why, where there can be none."""
+        asked = time.monotonic()
         with self._opening:
-            if self._fabric is None or not self._fabric.is_connected:
+            if self._fabric is not None and self._fabric.is_connected:
+                return self._fabric
+            # A gateway has many who wait for it; what one attempt has shown is not tried by each of them.
+            if self._failed is not None and self._failed[0] > asked:
+                raise self._failed[1]
+            try:
                 self._fabric = self._connected()
+            except Unreachable as error:
+                self._failed = time.monotonic(), error
+                raise
             return self._fabric
 
     def _connected(self) -> fabric.Connection:
@@ -78,7 +93,12 @@ class Connection(RootShell):
                 },
             )
             self.host_keys.apply(made.client, known_as(login))
-            made.open()
+            try:
+                made.open()
+            except BaseException:
+                # Else its thread and its socket live on.
+                made.client.close()
+                raise
         except Unreachable as error:
             if self.gateway is not None and error.where == self.gateway.name:
                 raise

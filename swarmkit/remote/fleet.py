@@ -36,8 +36,8 @@ class Outcomes(Generic[T]):
     errors: dict[str, SwarmkitError] = field(default_factory=dict)
 
     def all(self) -> dict[str, T]:
-        """The values; raises all the errors where there are any."""
-        raise_all(list(self.errors.values()))
+        """The values; raises all the errors where there are any, one that several hosts share once."""
+        raise_all(list({str(error): error for error in self.errors.values()}.values()))
         return self.values
 
 

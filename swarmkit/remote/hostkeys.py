@@ -31,14 +31,18 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
         self._file = known_hosts or self._user_file
         self._accept_new = accept_new
         self._writing = threading.Lock()
+        self._revoked: set[paramiko.PKey] = set()
 
     @cached_property
     def _known(self) -> paramiko.HostKeys:
+        entries = [each for file in dict.fromkeys((self._user_file, self._file)) for each in _entries(file)]
+        revoked = {entry.key for is_revoked, entry in entries if is_revoked}
         known = paramiko.HostKeys()
-        for file in dict.fromkeys((self._user_file, self._file)):
-            for entry in _entries(file):
+        for _, entry in entries:
+            if entry.key not in revoked:
                 for name in entry.hostnames:
                     known.add(name, entry.key.get_name(), entry.key)
+        self._revoked = revoked
         return known
 
     def apply(self, client: paramiko.SSHClient, name: str) -> None:
@@ -50,6 +54,8 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
         client.set_missing_host_key_policy(self)
 
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        if key in self._revoked:
+            raise UnknownHostKey(f"the host key {key.fingerprint} is marked as revoked", where=hostname)
         if not self._accept_new:
             raise UnknownHostKey(
                 f"unknown host key {key.get_name()} {key.fingerprint}",
@@ -67,10 +73,14 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
                     if file.read(1) != b"\n":
                         file.write(b"\n")
                 file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n".encode())
+            self._known.add(hostname, key.get_name(), key)
 
 
-def _entries(file: Path) -> Iterator[HostKeyEntry]:
-    """The usable lines of a known_hosts file; as OpenSSH does, others are passed over."""
+def _entries(file: Path) -> Iterator[tuple[bool, HostKeyEntry]]:
+    """The usable lines of a known_hosts file, and whether each is marked as revoked.
+
+    As OpenSSH does, others are passed over. Authorities (`@cert-authority`) are none of paramiko's.
+    """
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -78,11 +88,12 @@ def _entries(file: Path) -> Iterator[HostKeyEntry]:
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from None
     for line in text.splitlines():
-        # Markers (@revoked, @cert-authority) make a line something else than a host's key.
-        if line.strip() and not line.startswith(("#", "@")):
+        is_revoked = line.startswith("@revoked ")
+        line = line.removeprefix("@revoked ").strip()
+        if line and not line.startswith(("#", "@")):
             try:
-                entry = HostKeyEntry.from_line(line.strip())
+                entry = HostKeyEntry.from_line(line)
             except (paramiko.SSHException, InvalidHostKey, ValueError):
                 continue
             if entry is not None:
-                yield entry
+                yield is_revoked, entry

@@ -255,6 +255,8 @@ def reason(error: BaseException) -> str:
     """Why a connection could not be made, or ended."""
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
         return reason(next(iter(error.errors.values())))
+    if isinstance(error, paramiko.SSHException) and "protocol banner" in str(error):
+        return "what answers there is no SSH server"
     if isinstance(error, paramiko.ChannelException):
         return (error.text or "refused by the gateway").lower()
     if isinstance(error, socket.gaierror):

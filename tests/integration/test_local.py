@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from swarmkit.inventory import load
 from swarmkit.remote import Fleet
 from tests.conftest import Swarmkit
+from tests.terminal import typed
+from tests.unit.test_shell import Machine
 
 
 @pytest.fixture
@@ -35,6 +38,24 @@ def test_a_dry_run_plans_for_it(docker_engine: None, inventory: Path, swarmkit: 
     assert {"host": "here", "phase": "swarm", "action": "initialise the swarm on 192.0.2.5"} in [
         {key: action[key] for key in ("host", "phase", "action")} for action in actions
     ]
+
+
+def test_sudo_s_password_is_asked_for_once_on_the_terminal(
+    docker_engine: None, inventory: Path, swarmkit: Swarmkit, tmp_path: Path
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    sudo = Machine(tools, "correct horse")
+    environment = {**swarmkit.environment, "PATH": f"{tools}:{os.environ['PATH']}"}
+    shown = typed(
+        swarmkit.command("init", "--dry-run", inventory=inventory),
+        environment,
+        {"[sudo] password for": "correct horse"},
+    )
+    assert shown.count("[sudo] password for") == 1, shown
+    assert "actions planned" in shown
+    assert "correct horse" not in shown
+    assert set(sudo.tried) == {"correct horse"}
 
 
 def test_ssh_runs_a_command_here(inventory: Path, swarmkit: Swarmkit) -> None:

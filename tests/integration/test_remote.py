@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shutil
+import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
+import paramiko
 import pytest
 
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable
@@ -22,6 +22,7 @@ from swarmkit.remote import Fleet, openssh
 from tests import sshd
 from tests.conftest import Swarmkit
 from tests.sshd import USER, Sshd
+from tests.terminal import typed
 
 pytestmark = pytest.mark.skipif(
     sshd.SSHD is None or shutil.which("ssh") is None, reason="no OpenSSH on this machine"
@@ -169,6 +170,31 @@ def test_a_gateway_that_cannot_be_entered_is_what_the_error_names(
     assert str(problem(inventory)).startswith(f"gate: {USER}@127.0.0.1:{gate.port}: permission denied")
 
 
+def test_a_gateway_that_refuses_is_tried_once_for_all_behind_it(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    gate = serve("gate")
+    workers = ", ".join(
+        f"{{name: w{index}, address: 10.9.9.{index}, gateway: gate}}" for index in range(1, 9)
+    )
+    inventory = cluster(
+        user_home,
+        f"defaults: {{key: {key}}}\ngateways: [{{name: gate, address: 127.0.0.1, port: {gate.port}}}]\n"
+        f"managers: [{{name: m1, address: 10.9.9.9, gateway: gate}}]\nworkers: [{workers}]\n",
+    )
+    start = threading.Barrier(9)
+    with Fleet(inventory) as fleet:
+        outcomes = fleet.map(lambda host: (start.wait(), fleet.connection(host).run("true")))
+    assert len(outcomes.errors) == 9
+    with pytest.raises(Unreachable, match=r"gate: .*permission denied"):
+        outcomes.all()
+    assert gate.log.count("Connection from") == 1
+    for thread in threading.enumerate():
+        if isinstance(thread, paramiko.Transport):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
 def test_a_proxycommand_of_ssh_config_is_used(user_home: Path, key: Path, serve: Callable[..., Sshd]) -> None:
     gate, target = serve("gate", key), serve("m1", key)
     inventory = cluster(
@@ -255,31 +281,6 @@ def test_a_locked_default_key_is_named_where_nothing_else_opens_the_machine(
     assert f"{locked} is encrypted" in str(error)
 
 
-def typed(command: list[str], environment: Mapping[str, str], answers: Mapping[str, str]) -> str:
-    """Run a command on a terminal, answer its questions; all that the terminal showed."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execvpe(command[0], command, {**environment, "TERM": "dumb"})
-    shown, unanswered = "", dict(answers)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.1)[0]:
-            try:
-                more = os.read(terminal, 4096)
-            except OSError:
-                break
-            if not more:
-                break
-            shown += more.decode(errors="replace")
-        for question, answer in list(unanswered.items()):
-            if question in shown:
-                del unanswered[question]
-                os.write(terminal, f"{answer}\n".encode())
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return f"{shown}\nexit {os.waitstatus_to_exitcode(status)}"
-
-
 def test_a_passphrase_is_asked_for_once_for_all_machines(
     user_home: Path, serve: Callable[..., Sshd], swarmkit: Swarmkit
 ) -> None:
@@ -302,6 +303,34 @@ def test_a_passphrase_is_asked_for_once_for_all_machines(
     assert shown.count("Passphrase for") == 1, shown
     assert "a passphrase" not in shown
     assert [server.logins for server in servers] == [1, 1, 1], shown
+
+
+def test_a_question_can_be_broken_off(
+    user_home: Path, serve: Callable[..., Sshd], swarmkit: Swarmkit
+) -> None:
+    locked = sshd.keygen(user_home / "locked", "a passphrase")
+    inventory = cluster(user_home, one(serve("m1", locked), key=locked))
+    assert inventory.source is not None
+    shown = typed(
+        swarmkit.command("init", "--dry-run", inventory=inventory.source),
+        {**swarmkit.environment, "HOME": str(user_home)},
+        {"Passphrase for": "\x03"},
+    )
+    assert shown.endswith("exit 130"), shown
+
+
+def test_what_is_no_ssh_server_is_called_so(user_home: Path, swarmkit: Swarmkit) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            server.accept()[0].close()
+
+        threading.Thread(target=greet).start()
+        path = user_home / "inventory.yml"
+        path.write_text(f"managers: [{{name: m1, address: 127.0.0.1, port: {server.getsockname()[1]}}}]\n")
+        # The fixture refuses a traceback, such as paramiko's log has.
+        error = swarmkit("init", inventory=path, code=3).error
+    assert "what answers there is no SSH server" in error
 
 
 def test_both_outputs_of_a_script_arrive_however_much_there_is(
@@ -338,6 +367,17 @@ def test_an_unknown_host_key_is_refused_or_recorded(
     assert said(inventory, accept_host_keys=True) == {"m1": "hello\n"}
     assert known.read_bytes().endswith(b"AAAA\n" + server.known.encode())
     assert said(inventory) == {"m1": "hello\n"}
+
+
+def test_a_revoked_host_key_is_refused_though_it_is_known(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    server = serve("m1", key)
+    with (user_home / ".ssh/known_hosts").open("a") as known:
+        known.write(f"@revoked * {server.known.split(maxsplit=1)[1]}")
+    inventory = cluster(user_home, one(server, key=key))
+    with pytest.raises(Unreachable, match="is marked as revoked"):
+        said(inventory, accept_host_keys=True)
 
 
 def test_a_changed_host_key_is_refused(user_home: Path, key: Path, serve: Callable[..., Sshd]) -> None:

@@ -19,10 +19,10 @@ SUDO = """\
 #!/bin/sh
 echo "called $*" >>{log}
 case "$1" in
--n) [ {password} = none ] || {{ echo 'sudo: a password is required' >&2; exit 1; }}; shift 2 ;;
+-n) [ "{password}" = none ] || {{ echo 'sudo: a password is required' >&2; exit 1; }}; shift 2 ;;
 -k)
   printf %s "$4" >&2; IFS= read -r given; echo "given $given" >>{log}
-  [ "$given" = {password} ] || {{ printf 'Sorry, try again.\\n%s' "$4" >&2; read -r again; exit 1; }}
+  [ "$given" = "{password}" ] || {{ printf 'Sorry, try again.\\n%s' "$4" >&2; read -r again; exit 1; }}
   shift 5 ;;
 esac
 exec "$@"
