@@ -91,7 +91,7 @@ class Connection:
                 "auth_timeout": CONNECT_SECONDS,
             },
         )
-        self.host_keys.apply(made.client)
+        self.host_keys.apply(made.client, _known_as(login))
         at = f"{login.user}@{login.address}:{login.port}"
         try:
             made.open()
