@@ -160,6 +160,8 @@ def _trust(work: Work, _hosts: Sequence[Host], todo: Todo) -> None:
 
 
 def _swarm(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
+    tokens: dict[str, str] = {}
+
     def enter(host: Host) -> None:
         engine = work.fleet.engine(host)
         for action in todo[host.name]:
@@ -174,24 +176,30 @@ def _swarm(work: Work, hosts: Sequence[Host], todo: Todo) -> None:
                     }
                     engine.post("/swarm/init", body)
                 case JoinSwarm(role=role, address=address):
-                    _join(work, engine, role, address)
+                    _join(work, engine, address, tokens["Manager" if role == "manager" else "Worker"])
 
     # The swarm must exist before anyone can join it.
     founders = [host for host in hosts if host == work.plan.founder]
     work.run(Phase.SWARM, founders, enter)
-    if not work.is_lost:
-        work.run(Phase.SWARM, [host for host in hosts if host not in founders], enter)
+    joining = [host for host in hosts if host not in founders]
+    if not joining or work.is_lost:
+        return
+    try:
+        tokens |= work.manager.get("/swarm")["JoinTokens"]
+    except SwarmkitError as error:
+        work.failed[work.plan.founder.name] = error
+    else:
+        work.run(Phase.SWARM, joining, enter)
 
 
-def _join(work: Work, engine: Engine, role: str, address: str) -> None:
+def _join(work: Work, engine: Engine, address: str, token: str) -> None:
     """Join through the Engine API, so that the token is in a request's body and nowhere else."""
-    tokens = work.manager.get("/swarm")["JoinTokens"]
     body = {
         "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
         "AdvertiseAddr": address,
         "DataPathAddr": address,
         "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
-        "JoinToken": tokens["Manager" if role == "manager" else "Worker"],
+        "JoinToken": token,
     }
     # While another manager joins, the swarm has no leader for a moment and turns newcomers away.
     for attempt in Retrying(
