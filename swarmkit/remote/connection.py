@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 import threading
@@ -18,6 +19,9 @@ from swarmkit.remote.hostkeys import HostKeys
 
 # The environment variable that holds the password for sudo, where sudo wants one.
 SUDO_PASSWORD = "SWARMKIT_SUDO_PASSWORD"
+
+# What goes wrong is in the errors that we raise; paramiko would also print it on standard error.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_SECONDS = 15
 KEEPALIVE_SECONDS = 15
@@ -128,6 +132,9 @@ class Connection:
         # How often the connection's own thread looks up while nothing comes. paramiko's tenth of a
         # second keeps a core busy with a few hundred idle connections.
         made.transport.sock.settimeout(IDLE_SECONDS)
+        if isinstance(made.transport.sock, socket.socket):
+            # As OpenSSH does: the end of a request is not kept back until its beginning has arrived.
+            made.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
     def _denied(self, at: str) -> Unreachable:
