@@ -128,6 +128,10 @@ class Connection:
             if "No authentication methods available" in str(error):
                 raise self._denied(at) from None
             raise Unreachable(f"{at}: {_reason(error)}", where=self.name, hint=_REACH_HINT) from None
+        finally:
+            # paramiko keeps a connection on which nobody was let in, and its thread.
+            if made.transport is None:
+                _end(made.client)
         made.transport.set_keepalive(KEEPALIVE_SECONDS)
         # How often the connection's own thread looks up while nothing comes. paramiko's tenth of a
         # second keeps a core busy with a few hundred idle connections.
@@ -237,10 +241,17 @@ class Connection:
     def close(self) -> None:
         """End the connection; what still runs over it fails."""
         if self._fabric is not None:
-            # Else its thread would wait for the next time that it looks up.
-            with suppress(OSError, EOFError, paramiko.SSHException):
-                self._fabric.transport.sock.shutdown(socket.SHUT_RDWR)
+            _end(self._fabric.client)
             self._fabric.close()
+
+
+def _end(client: paramiko.SSHClient) -> None:
+    """Close a connection, and wake its thread: else that would end only when it next looks up."""
+    transport = client.get_transport()
+    if transport is not None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            transport.sock.shutdown(socket.SHUT_RDWR)
+    client.close()
 
 
 _REACH_HINT = "check that the machine is up, and `address:`, `port:` and `gateway:` in the inventory"
@@ -257,4 +268,7 @@ def _reason(error: BaseException) -> str:
         return "the address is not known (DNS)"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    # How paramiko says that nothing came, or not all of it, of what an SSH server says first.
+    if any(words in str(error) for words in ("protocol banner", "No existing session")):
+        return f"no SSH server answers there (tried for up to {CONNECT_SECONDS} s)"
     return str(error) or type(error).__name__
