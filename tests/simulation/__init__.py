@@ -22,10 +22,13 @@ START_SECONDS = 60
 
 
 class Fault(StrEnum):
-    """How a machine fails: nothing listens; it listens and says nothing; it dies in mid-sentence."""
+    """How a machine fails: nothing listens; it listens and says nothing; it lets nobody in; the
+    connection breaks in the middle of an answer.
+    """
 
     REFUSE = "refuse"
     HANG = "hang"
+    DENY = "deny"
     CUT = "cut"
 
 

@@ -78,13 +78,16 @@ class Server:
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self._latency = latency
         self._fault = fault
+        # A key that nobody holds.
+        let_in = asyncssh.generate_private_key("ssh-ed25519") if fault is Fault.DENY else allowed
         self._options = asyncssh.SSHServerConnectionOptions(
             server_host_keys=[self.host_key],
-            authorized_client_keys=asyncssh.import_authorized_keys(allowed.export_public_key().decode()),
+            authorized_client_keys=asyncssh.import_authorized_keys(let_in.export_public_key().decode()),
             process_factory=self._serve,
             encoding=None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ignored: list[_End] = []
 
     async def listen(self, port: int) -> int:
         """Start to listen; returns the port, which the system chooses where it is 0."""
@@ -97,7 +100,10 @@ class Server:
 
     def _called(self) -> asyncio.Protocol:
         end = _End(self._latency / 2)
-        if self._fault is not Fault.HANG:
+        if self._fault is Fault.HANG:
+            # Kept, or it would be closed as garbage.
+            self._ignored.append(end)
+        else:
             self._start(self._answer(end))
         return end
 
