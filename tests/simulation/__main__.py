@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,8 @@ def main() -> None:
         "--folder", type=Path, help="for the inventory and its keys; a temporary one if left out"
     )
     options = parser.parse_args()
+    # A client that hangs up in the middle of an answer is nothing to warn of here.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         if options.folder is not None:
             asyncio.run(run(options, options.folder))
