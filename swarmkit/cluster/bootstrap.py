@@ -22,6 +22,7 @@ from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_al
 from swarmkit.inventory import Host
 from swarmkit.names import CLUSTER_LABEL
 from swarmkit.remote import Engine, Fleet
+from swarmkit.remote.engine import load_in_background
 from swarmkit.swarm import nodes
 from swarmkit.ui import Ui
 
@@ -146,6 +147,7 @@ def converge_hosts(
         return seen, plan_cluster(inventory, seen.facts, seen.state, hosts=hosts, consent=options.consent)
 
     with ui.timed() as seconds:
+        load_in_background()
         seen, planned = plan()
         for note in planned.notes:
             ui.warn(note)

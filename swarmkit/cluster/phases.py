@@ -7,6 +7,7 @@ phases after it, the others go on.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -100,10 +101,20 @@ class Work:
     failed: dict[str, SwarmkitError] = field(default_factory=dict)
     seconds: dict[tuple[Phase, str], float] = field(default_factory=dict)
     done: list[Action] = field(default_factory=list)
+    _join_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def manager(self) -> Engine:
         return self.fleet.engine(self.plan.founder)
+
+    @property
+    def join_tokens(self) -> Mapping[str, str]:
+        """The swarm's, read once: all hosts that join would ask the one manager."""
+        with self._reading:
+            if not self._join_tokens:
+                self._join_tokens = self.manager.get("/swarm")["JoinTokens"]
+            return self._join_tokens
 
     @property
     def is_lost(self) -> bool:
@@ -288,13 +299,12 @@ def _join(work: Work, engine: Engine, role: str, address: str) -> None:
     ):
         with attempt:
             if SwarmMembership.of(engine.get("/info")).state in ("inactive", "error"):
-                tokens = work.manager.get("/swarm")["JoinTokens"]
                 body = {
                     "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
                     "AdvertiseAddr": address,
                     "DataPathAddr": address,
                     "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
-                    "JoinToken": tokens["Manager" if role == "manager" else "Worker"],
+                    "JoinToken": work.join_tokens["Manager" if role == "manager" else "Worker"],
                 }
                 _post_join(engine, body)
     wait_for(

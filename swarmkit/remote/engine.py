@@ -7,38 +7,28 @@ Engine API's own JSON: the SDK's typed helpers lack fields that Swarm has.
 from __future__ import annotations
 
 import os
-import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import docker
-import docker.errors
-import docker.utils
-import paramiko
-import requests
-import requests.adapters
-import urllib3
-import urllib3.connection
-import urllib3.exceptions
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from swarmkit.errors import OperationFailed, Unreachable, UsageError
-from swarmkit.remote.shell import Channel, RootShell
+from swarmkit.remote.shell import RootShell
+
+if TYPE_CHECKING:
+    import docker
+    import requests
 
 # The newest version whose bodies we know; the engine's own is used where that is older.
 NEWEST_API = "1.45"
 # A request waits for the engine, which may itself wait for a registry or for a quorum.
 TIMEOUT_SECONDS = 120
-# sshd allows 10 sessions a connection (MaxSessions); scripts need some too.
-CHANNELS = 4
-
 # The SDK insists on a port; nothing listens there, and the name is never looked up.
 _URL = "http://engine:2375"
 
-# How a connection can end that is a socket, or an SSH channel in its place.
-_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, paramiko.SSHException, OSError, EOFError)
 _FRAME_HEADER = struct.Struct(">B3xI")
 
 Params = Mapping[str, str | int | bool]
@@ -72,6 +62,17 @@ while_stale = retry(
 )
 
 
+def load_in_background() -> None:
+    """Load the Docker SDK while something else is waited for: it takes as long as machines do to answer."""
+
+    def load() -> None:
+        import docker  # noqa: F401
+
+        import swarmkit.remote.channels  # noqa: F401
+
+    threading.Thread(target=load, daemon=True).start()
+
+
 class Engine:
     """Requests to one engine; `name` is what errors call it."""
 
@@ -82,7 +83,12 @@ class Engine:
     @classmethod
     def over(cls, connection: RootShell) -> Engine:
         """The engine of the machine of a root shell."""
-        adapter = _ChannelAdapter(lambda: connection.root_channel("docker system dial-stdio"))
+        import docker
+        import requests
+
+        from swarmkit.remote.channels import BROKEN, ChannelAdapter
+
+        adapter = ChannelAdapter(lambda: connection.root_channel("docker system dial-stdio"), TIMEOUT_SECONDS)
         # Not closed: that would close the adapter too, which the SDK's session goes on with.
         session = requests.Session()
         session.mount(_URL, adapter)
@@ -90,7 +96,7 @@ class Engine:
             answer = session.get(f"{_URL}/version", timeout=TIMEOUT_SECONDS)
             answer.raise_for_status()
             version = _version(answer.json())
-        except _BROKEN as error:
+        except BROKEN as error:
             raise Unreachable(
                 "the Docker Engine does not answer",
                 where=connection.name,
@@ -106,6 +112,11 @@ class Engine:
 
         TLS is that of the environment, as for docker itself: DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
         """
+        import docker
+        import docker.errors
+        import docker.utils
+        import requests
+
         try:
             settings = docker.utils.kwargs_from_env(environment={**os.environ, "DOCKER_HOST": url})
             found = docker.APIClient(**settings, version="auto", timeout=TIMEOUT_SECONDS)
@@ -137,24 +148,28 @@ class Engine:
 
         The SDK can read these from sockets only.
         """
+        from swarmkit.remote.channels import BROKEN
+
         answer = self._request("GET", path, params, stream=True)
         with answer:
             try:
                 while len(header := answer.raw.read(_FRAME_HEADER.size)) == _FRAME_HEADER.size:
                     _kind, size = _FRAME_HEADER.unpack(header)
                     yield answer.raw.read(size)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
 
     def _request(
         self, method: str, path: str, params: Params | None, body: object = None, stream: bool = False
     ) -> requests.Response:
+        from swarmkit.remote.channels import BROKEN
+
         url = f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
         try:
             answer = self.api.request(
                 method, url, params=params, json=body, timeout=TIMEOUT_SECONDS, stream=stream
             )
-        except _BROKEN as error:
+        except BROKEN as error:
             raise Unreachable(
                 f"the Docker Engine does not answer: {_short(error)}", where=self.name
             ) from None
@@ -166,12 +181,16 @@ class Engine:
 
     def stream(self, call: Callable[[docker.APIClient], Iterator[Any]]) -> Iterator[Any]:
         """Items of a streaming call of the SDK, such as a build's output, with our errors."""
+        import docker.errors
+
+        from swarmkit.remote.channels import BROKEN
+
         try:
             yield from call(self.api)
         except docker.errors.APIError as error:
             status = error.status_code or 500
             raise EngineError(str(error.explanation or error), status, where=self.name) from None
-        except (docker.errors.DockerException, *_BROKEN) as error:
+        except (docker.errors.DockerException, *BROKEN) as error:
             raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
 
 
@@ -196,51 +215,3 @@ def _short(error: BaseException) -> str:
         inner = [each for each in seen.args if isinstance(each, BaseException)]
         seen = inner[0] if inner else getattr(seen, "reason", None) or seen.__cause__ or seen.__context__
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-class _ChannelConnection(urllib3.connection.HTTPConnection):
-    """An HTTP connection whose socket is an SSH channel."""
-
-    def __init__(self, open_channel: Callable[[], Channel]) -> None:
-        super().__init__("engine", timeout=TIMEOUT_SECONDS)
-        self._open_channel = open_channel
-
-    def connect(self) -> None:
-        channel = self._open_channel()
-        channel.settimeout(TIMEOUT_SECONDS)
-        # A Channel has all of a socket that an HTTP client uses.
-        self.sock = cast("socket.socket", channel)
-
-    @property
-    def is_connected(self) -> bool:
-        channel: Any = self.sock
-        return channel is not None and not channel.closed and not channel.eof_received
-
-
-class _ChannelPool(urllib3.HTTPConnectionPool):
-    def __init__(self, open_channel: Callable[[], Channel]) -> None:
-        # More requests at once than channels wait for one instead of opening more sessions.
-        super().__init__("engine", maxsize=CHANNELS, block=True)
-        self._open_channel = open_channel
-
-    def _new_conn(self) -> urllib3.connection.HTTPConnection:
-        return _ChannelConnection(self._open_channel)
-
-
-class _ChannelAdapter(requests.adapters.HTTPAdapter):
-    """Sends every request through a few pooled SSH channels."""
-
-    def __init__(self, open_channel: Callable[[], Channel]) -> None:
-        self._pool = _ChannelPool(open_channel)
-        super().__init__()
-
-    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> urllib3.HTTPConnectionPool:
-        return self._pool
-
-    def request_url(self, request: requests.PreparedRequest, _proxies: Any) -> str:
-        # A proxy of the user's environment has no part in this.
-        return request.path_url
-
-    def close(self) -> None:
-        self._pool.close()
-        super().close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -30,31 +30,35 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
         self._user_file = Path("~/.ssh/known_hosts").expanduser()
         self._file = known_hosts or self._user_file
         self._accept_new = accept_new
-        self._writing = threading.Lock()
-        self._revoked: set[paramiko.PKey] = set()
+        self._lock = threading.Lock()
 
     @cached_property
-    def _known(self) -> paramiko.HostKeys:
-        entries = [each for file in dict.fromkeys((self._user_file, self._file)) for each in _entries(file)]
-        revoked = {entry.key for is_revoked, entry in entries if is_revoked}
-        known = paramiko.HostKeys()
-        for _, entry in entries:
-            if entry.key not in revoked:
-                for name in entry.hostnames:
-                    known.add(name, entry.key.get_name(), entry.key)
-        self._revoked = revoked
+    def _known(self) -> _Known:
+        known = _Known()
+        for file in dict.fromkeys((self._file, self._user_file)):
+            for line in _read(file):
+                known.add(line)
         return known
 
     def apply(self, client: paramiko.SSHClient, name: str) -> None:
         """Make `client` check keys by these rules, for the machine that known_hosts files call `name`."""
-        with self._writing:
-            found: Mapping[str, paramiko.PKey] = self._known.lookup(name) or {}
-        for kind, key in found.items():
-            client.get_host_keys().add(name, kind, key)
+        keys = client.get_host_keys()
+        with self._lock:
+            lines = self._known.lines(name)
+            revoked = self._known.revoked
+        for line in lines:
+            # As OpenSSH does, a line that cannot be read is passed over.
+            with suppress(paramiko.SSHException, InvalidHostKey, ValueError):
+                entry = HostKeyEntry.from_line(line)
+                # The first key of a kind counts. No entry: a kind that paramiko does not know.
+                if entry is None or entry.key.get_base64() in revoked:
+                    continue
+                if entry.key.get_name() not in (keys.lookup(name) or ()):
+                    keys.add(name, entry.key.get_name(), entry.key)
         client.set_missing_host_key_policy(self)
 
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        if key in self._revoked:
+        if key.get_base64() in self._known.revoked:
             raise UnknownHostKey(f"the host key {key.fingerprint} is marked as revoked", where=hostname)
         if not self._accept_new:
             raise UnknownHostKey(
@@ -63,7 +67,8 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
                 hint="compare it with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
                 "then log in once with ssh, or give --accept-host-keys to init or join",
             )
-        with self._writing:
+        line = f"{hostname} {key.get_name()} {key.get_base64()}"
+        with self._lock:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._file.open("ab+") as file:
                 # What was written by hand may lack the end of its last line.
@@ -72,28 +77,52 @@ class HostKeys(paramiko.MissingHostKeyPolicy):
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         file.write(b"\n")
-                file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n".encode())
-            self._known.add(hostname, key.get_name(), key)
+                file.write(f"{line}\n".encode())
+            self._known.add(line)
 
 
-def _entries(file: Path) -> Iterator[tuple[bool, HostKeyEntry]]:
-    """The usable lines of a known_hosts file, and whether each is marked as revoked.
+class _Known:
+    """Lines of known_hosts files by the names in them; `revoked` are keys, in base64.
 
-    As OpenSSH does, others are passed over. Authorities (`@cert-authority`) are none of paramiko's.
+    Lines are read as keys only when their host is asked for: paramiko would read all for each client,
+    and compare each with all others, which for 500 hosts takes most of a minute.
     """
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+        self._by_name: dict[str, list[str]] = {}
+
+    def add(self, line: str) -> None:
+        """A line of a file; other markers than `@revoked` (authorities) are none of paramiko's."""
+        marker, *words = line.split() if line.startswith("@") else ["", *line.split()]
+        if marker == "@revoked" and len(words) > 2:
+            self.revoked.add(words[2])
+        elif not marker and words:
+            for name in words[0].split(","):
+                self._by_name.setdefault(name, []).append(line)
+
+    def lines(self, name: str) -> list[str]:
+        """The lines about one host, in their order."""
+        return [
+            line
+            for known, lines in self._by_name.items()
+            if known == name or (known.startswith("|1|") and _is_hash_of(known, name))
+            for line in lines
+        ]
+
+
+def _read(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from None
-    for line in text.splitlines():
-        is_revoked = line.startswith("@revoked ")
-        line = line.removeprefix("@revoked ").strip()
-        if line and not line.startswith(("#", "@")):
-            try:
-                entry = HostKeyEntry.from_line(line)
-            except (paramiko.SSHException, InvalidHostKey, ValueError):
-                continue
-            if entry is not None:
-                yield is_revoked, entry
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _is_hash_of(known: str, name: str) -> bool:
+    # What a hash that was cut off makes paramiko raise.
+    with suppress(ValueError, AssertionError):
+        return paramiko.HostKeys.hash_host(name, known) == known
+    return False

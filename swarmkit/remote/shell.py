@@ -257,6 +257,9 @@ def reason(error: BaseException) -> str:
         return reason(next(iter(error.errors.values())))
     if isinstance(error, paramiko.SSHException) and "protocol banner" in str(error):
         return "what answers there is no SSH server"
+    if isinstance(error, paramiko.SSHException) and "No existing session" in str(error):
+        # How paramiko says that nothing came of what an SSH server says first.
+        return "no SSH server answers there: connected, and heard nothing"
     if isinstance(error, paramiko.ChannelException):
         return (error.text or "refused by the gateway").lower()
     if isinstance(error, socket.gaierror):

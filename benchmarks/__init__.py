@@ -1,0 +1,1 @@
+"""What swarmkit claims about speed, as commands that anyone can run."""

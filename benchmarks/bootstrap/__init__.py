@@ -1,0 +1,1 @@
+"""Forming a swarm: swarmkit beside a shell script, Ansible and pyinfra, on the same bare machines."""
