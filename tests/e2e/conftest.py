@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from swarmkit.inventory import Login, load
 from swarmkit.remote import Connection, HostKeys
 from tests.conftest import Swarmkit
 
-LAB = "swarmkit-tests"
+# Told apart by checkout: two may be tested on one machine at the same time.
+LAB = f"swarmkit-tests-{hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
