@@ -32,6 +32,9 @@ Adopt = Annotated[
 Prune = Annotated[
     bool, typer.Option("--prune", help="Take nodes out of the swarm that the inventory does not have.")
 ]
+SkipChecks = Annotated[
+    bool, typer.Option("--skip-checks", help="Go on in spite of what the checks of the machines find.")
+]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for what is promised.")]
 
 
@@ -54,6 +57,7 @@ def init(
     take_over: TakeOver = False,
     adopt: Adopt = False,
     force: LoseMajority = False,
+    skip_checks: SkipChecks = False,
     lock_wait: LockWait = 0,
     break_lock: BreakLock = False,
 ) -> None:
@@ -68,7 +72,13 @@ def init(
     if prune:
         confirm_target(given, target, f"nodes that {target.origin} does not have will leave {target.name}")
     consent = Consent(take_over=take_over, adopt=adopt, prune=prune, force=force)
-    options = bootstrap.Options(dry_run, consent, lock_wait, break_lock)
+    options = bootstrap.Options(
+        dry_run=dry_run,
+        skip_checks=skip_checks,
+        consent=consent,
+        lock_wait=lock_wait,
+        break_lock=break_lock,
+    )
     with fleet_of(target, accept_host_keys=accept_host_keys) as fleet:
         report = bootstrap.init(fleet, given.ui, options)
         count = len(fleet.inventory.hosts)
@@ -93,6 +103,7 @@ def join(
     dry_run: DryRun = False,
     accept_host_keys: AcceptKeys = False,
     take_over: TakeOver = False,
+    skip_checks: SkipChecks = False,
     lock_wait: LockWait = 0,
     break_lock: BreakLock = False,
 ) -> None:
@@ -127,7 +138,13 @@ def join(
             hint=f"change the file, or afterwards: swarmkit node {'pro' if role == 'manager' else 'de'}mote "
             f"{host}",
         )
-    options = bootstrap.Options(dry_run, Consent(take_over=take_over), lock_wait, break_lock)
+    options = bootstrap.Options(
+        dry_run=dry_run,
+        skip_checks=skip_checks,
+        consent=Consent(take_over=take_over),
+        lock_wait=lock_wait,
+        break_lock=break_lock,
+    )
     with Fleet(inventory, accept_host_keys=accept_host_keys) as fleet:
         report = bootstrap.join(fleet, given.ui, known, options)
     if new is not None and inventory.source is not None and not dry_run:
@@ -160,7 +177,9 @@ def leave(
     target = hosts_target(given)
     announce(target, given.ui)
     confirm_target(given, target, f"{node} will leave the cluster {target.name}")
-    options = bootstrap.Options(dry_run, Consent(force=force), lock_wait, break_lock)
+    options = bootstrap.Options(
+        dry_run=dry_run, consent=Consent(force=force), lock_wait=lock_wait, break_lock=break_lock
+    )
     with fleet_of(target) as fleet:
         name, report = departure.leave(fleet, given.ui, node, options, timeout=timeout)
     inventory = target.inventory

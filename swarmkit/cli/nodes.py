@@ -122,7 +122,9 @@ def _give_roles(
     ui = given.ui
     target = resolve(given.inventory, given.engine)
     role = Role(wanted)
-    options = Options(dry_run, Consent(force=force), lock_wait, break_lock)
+    options = Options(
+        dry_run=dry_run, consent=Consent(force=force), lock_wait=lock_wait, break_lock=break_lock
+    )
     done = f"{', '.join(names)}: {role}"
     nothing = f"nothing to do: {done} already"
     hosts = [host for name in names if (host := target.inventory and target.inventory.host(name))]

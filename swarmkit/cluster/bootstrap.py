@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Any
 
-from swarmkit.cluster.actions import Action
-from swarmkit.cluster.facts import SCRIPT, HostFacts, SwarmMembership
-from swarmkit.cluster.lock import break_stale, locked
-from swarmkit.cluster.phases import CHANGING, FORMING, Work, apply, verify
+from swarmkit.cluster.actions import Action, InitSwarm, InstallEngine, JoinSwarm
+from swarmkit.cluster.facts import HostFacts, SwarmMembership, look
+from swarmkit.cluster.findings import Finding, Severity, errors_of, merged
+from swarmkit.cluster.links import check_links
+from swarmkit.cluster.lock import Lock, break_stale, locked
+from swarmkit.cluster.phases import CHANGING, FORMING, PREPARING, Work, apply, verify
 from swarmkit.cluster.plan import (
     ClusterPlan,
     Consent,
@@ -18,8 +22,10 @@ from swarmkit.cluster.plan import (
     founding_manager,
     plan_cluster,
 )
+from swarmkit.cluster.preflight import OVERLAY_MTU, VXLAN_BYTES, preflight
 from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_all
-from swarmkit.inventory import Host
+from swarmkit.inventory import Host, Inventory
+from swarmkit.inventory.addresses import swarm_address
 from swarmkit.names import CLUSTER_LABEL
 from swarmkit.remote import Engine, Fleet
 from swarmkit.remote.engine import load_in_background
@@ -54,9 +60,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Options:
-    """How a change is made: only planned, with what consent, and what of a lock that another holds."""
+    """How a change is made: only planned, with what consent, and what of a lock that another holds.
+
+    `skip_checks`: what speaks against the machines is said, and stops nothing.
+    """
 
     dry_run: bool = False
+    skip_checks: bool = False
     consent: Consent = field(default_factory=Consent)
     lock_wait: float = 0
     break_lock: bool = False
@@ -81,16 +91,12 @@ def observe(fleet: Fleet, hosts: Sequence[Host]) -> Seen:
     inventory = fleet.inventory
     # Only managers and the hosts in question are looked at: the rest are not ours to change now.
     chosen = [host for host in inventory.hosts if host.is_manager or host in hosts]
-    outcomes = fleet.map(lambda host: _facts(fleet, host), chosen)
+    outcomes = fleet.map(lambda host: look(fleet.connection(host))[0], chosen)
     facts, away = outcomes.values, outcomes.errors
     if not any(facts[host.name].swarm.is_manager for host in inventory.managers if host.name in facts):
         outcomes.all()
     founder = founding_manager(inventory, facts)
     return Seen(facts, away, founder, _swarm_state(fleet, founder, facts[founder.name].swarm))
-
-
-def _facts(fleet: Fleet, host: Host) -> HostFacts:
-    return HostFacts.parse(fleet.connection(host).run(SCRIPT, timeout=60).checked("looking at the machine"))
 
 
 def _swarm_state(fleet: Fleet, founder: Host, swarm: SwarmMembership) -> SwarmState:
@@ -128,62 +134,155 @@ def join(fleet: Fleet, ui: Ui, host: Host, options: Options) -> Report:
     return converge_hosts(fleet, ui, f"join {host.name}", [host], options)
 
 
-def converge_hosts(
-    fleet: Fleet, ui: Ui, doing: str, hosts: Sequence[Host] | None, options: Options
-) -> Report:
-    """Bring `hosts` (all, where None) into the inventory's swarm; all but all need one that exists."""
-    inventory = fleet.inventory
-    chosen = inventory.hosts if hosts is None else hosts
+@dataclass(frozen=True)
+class _Prepared:
+    """A plan that may be carried out, what it was made from, and what the user should know first."""
 
-    def plan() -> tuple[Seen, ClusterPlan]:
-        seen = observe(fleet, chosen)
-        if hosts is not None and not seen.state.cluster_id:
+    seen: Seen
+    plan: ClusterPlan
+    findings: Sequence[Finding]
+
+
+def _prepare(fleet: Fleet, hosts: Sequence[Host] | None, options: Options) -> _Prepared:
+    """Observe and plan; raises all that speaks against it, of all hosts at once."""
+    seen = observe(fleet, fleet.inventory.hosts if hosts is None else hosts)
+    inventory = _addressed(fleet.inventory, seen.facts)
+    if hosts is not None:
+        if not seen.state.cluster_id:
             raise OperationFailed(
                 f"there is no swarm: none of {', '.join(one.name for one in inventory.managers)} "
                 "is a manager of one",
                 where=inventory.cluster,
                 hint="form it first: swarmkit init",
             )
-        return seen, plan_cluster(inventory, seen.facts, seen.state, hosts=hosts, consent=options.consent)
+        names = {host.name for host in hosts}
+        hosts = [host for host in inventory.hosts if host.name in names]
+    refusals: list[SwarmkitError] = []
+    plan: ClusterPlan | None = None
+    try:
+        plan = plan_cluster(inventory, seen.facts, seen.state, hosts=hosts, consent=options.consent)
+        new = {one.host for one in plan.actions if isinstance(one, InstallEngine | InitSwarm | JoinSwarm)}
+    except SwarmkitError as error:
+        refusals.append(error)
+        new = {name for name, found in seen.facts.items() if not found.swarm.is_member}
+    known = [host for host in inventory.hosts if host.name in seen.facts]
+    findings = preflight(
+        known, seen.facts, overlay_mtu=_overlay_mtu(inventory), data_path_port=inventory.swarm.data_path_port
+    )
+    # Of machines that are nodes already, `doctor` tells.
+    findings = [one for one in findings if one.host in new]
+    if not options.skip_checks:
+        refusals += errors_of(findings)
+    raise_all(refusals)
+    assert plan is not None, "else it was refused"
+    return _Prepared(seen, plan, findings)
 
+
+def _addressed(inventory: Inventory, facts: Mapping[str, HostFacts]) -> Inventory:
+    """The inventory with IP addresses where private addresses were names; raises for what is not clear."""
+    hosts: list[Host] = []
+    errors: list[SwarmkitError] = []
+    for host in inventory.hosts:
+        hosts.append(host)
+        if host.name in facts:
+            own = [str(one.address.ip) for one in facts[host.name].addresses if not one.is_dockers]
+            try:
+                hosts[-1] = replace(host, private_address=swarm_address(host, own))
+            except UsageError as error:
+                errors.append(error)
+    raise_all(errors)
+    return replace(inventory, hosts=tuple(hosts))
+
+
+def _overlay_mtu(inventory: Inventory) -> int:
+    mtu = inventory.engine.get("mtu")
+    return mtu - VXLAN_BYTES if mtu else OVERLAY_MTU
+
+
+def _say(ui: Ui, findings: Sequence[Finding]) -> None:
+    for one in merged(findings):
+        said = f"{one.host}: {one.message}" if one.host else one.message
+        if one.severity is Severity.NOTE:
+            ui.say(f"note: {said}")
+        else:
+            ui.warn(said)
+
+
+def converge_hosts(
+    fleet: Fleet, ui: Ui, doing: str, hosts: Sequence[Host] | None, options: Options
+) -> Report:
+    """Bring `hosts` (all, where None) into the inventory's swarm; all but all need one that exists."""
+    inventory = fleet.inventory
+    chosen = inventory.hosts if hosts is None else hosts
     with ui.timed() as seconds:
         load_in_background()
-        seen, planned = plan()
-        for note in planned.notes:
+        prepared = _prepare(fleet, hosts, options)
+        for note in prepared.plan.notes:
             ui.warn(note)
-        if planned.actions and not all(one.has_ipvs for one in seen.facts.values()):
-            ui.warn(
-                "a kernel here has no IPVS: ports published in `ingress` mode and virtual IPs will not "
-                "answer; swarmkit's own stacks do without them"
-            )
+        _say(ui, prepared.findings)
         if options.dry_run:
-            for name, error in seen.away.items():
+            for name, error in prepared.seen.away.items():
                 ui.warn(f"{name}: left out: {error.message}")
-            return Report(inventory.cluster, planned.actions, "planned", seconds())
-        work = Work(fleet, planned, ui)
-        if planned.actions:
-            if not seen.state.cluster_id:
-                apply(work, FORMING)
-            if not work.is_lost:
-                waited = options.lock_wait, options.break_lock
-                with locked(work.manager, ui, doing, wait=waited[0], break_it=waited[1]) as lock:
-                    if seen.state.cluster_id:
-                        # Whoever had the lock a moment ago may have changed what we saw.
-                        seen, work.plan = plan()
-                        apply(work, FORMING, lock.check)
-                    apply(work, CHANGING, lock.check)
-        else:
+            return Report(inventory.cluster, prepared.plan.actions, "planned", seconds())
+        work = Work(fleet, prepared.plan, ui)
+        if not prepared.plan.actions:
             # A run that was killed may have done all, and not lived to give the lock back.
             break_stale(work.manager, ui)
-        errors = [*work.failed.values(), *_relevant(seen.away, chosen)]
+        elif not prepared.seen.state.cluster_id:
+            _engines_and_links(work, prepared, options)
+            apply(work, FORMING)
+            if not work.is_lost:
+                with _locked(work, doing, options) as lock:
+                    apply(work, CHANGING, lock.check)
+        else:
+            with _locked(work, doing, options) as lock:
+                # Whoever had the lock a moment ago may have changed what we saw.
+                prepared = _prepare(fleet, hosts, options)
+                work.plan = prepared.plan
+                _engines_and_links(work, prepared, options)
+                apply(work, FORMING, lock.check)
+                apply(work, CHANGING, lock.check)
+        away = prepared.seen.away
+        errors = [*work.failed.values(), *_relevant(away, chosen)]
         if not work.is_lost:
-            gone = {*work.failed, *seen.away}
+            gone = {*work.failed, *away}
             try:
                 verify(work, [host for host in chosen if host.name not in gone])
             except SwarmkitError as error:
                 errors.append(error)
         raise_all(errors)
         return Report(inventory.cluster, work.done, "done", seconds())
+
+
+def _locked(work: Work, doing: str, options: Options) -> AbstractContextManager[Lock]:
+    return locked(work.manager, work.ui, doing, wait=options.lock_wait, break_it=options.break_lock)
+
+
+def _engines_and_links(work: Work, prepared: _Prepared, options: Options) -> None:
+    """Install and set engines; meanwhile, where machines are to join, try the ports between all of them.
+
+    Raises for ports that are blocked: nothing has joined then.
+    """
+    if not any(isinstance(action, JoinSwarm) for action in prepared.plan.actions):
+        apply(work, PREPARING)
+        return
+    inventory = _addressed(work.fleet.inventory, prepared.seen.facts)
+    known = [host for host in inventory.hosts if host.name in prepared.seen.facts]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checking = pool.submit(
+            check_links,
+            work.fleet,
+            known,
+            prepared.seen.facts,
+            data_path_port=inventory.swarm.data_path_port,
+            overlay_mtu=_overlay_mtu(inventory),
+        )
+        apply(work, PREPARING)
+        report = checking.result()
+    errors = [] if options.skip_checks else errors_of(report.findings)
+    if errors:
+        raise_all([*work.failed.values(), *errors])
+    _say(work.ui, [one for one in report.findings if options.skip_checks or not one.is_error])
 
 
 def _relevant(away: Mapping[str, SwarmkitError], chosen: Sequence[Host]) -> list[SwarmkitError]:

@@ -516,8 +516,9 @@ class RejoinStage(LeaveStage):
     phase = Phase.REJOIN
 
 
-# Up to here there is no swarm, and so no lock that could lie in it.
-FORMING: tuple[Stage, ...] = (EngineStage(), SwarmStage())
+# Up to FORMING there may be no swarm, and so no lock that could lie in it.
+PREPARING: tuple[Stage, ...] = (EngineStage(),)
+FORMING: tuple[Stage, ...] = (SwarmStage(),)
 CHANGING: tuple[Stage, ...] = (
     TrustStage(),
     ForgetStage(),

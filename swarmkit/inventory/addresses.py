@@ -12,7 +12,7 @@ from swarmkit.errors import UsageError
 from swarmkit.inventory.models import Host
 
 # Interfaces of Docker's own networks, which every machine may have with the same addresses.
-_DOCKER = ("docker", "br-", "veth")
+DOCKER_INTERFACES = ("docker", "br-", "veth")
 
 
 def swarm_address(
@@ -69,7 +69,7 @@ SCRIPT = 'ip -o -4 addr show scope global | while read -r n dev fam addr rest; d
 def interfaces(output: str) -> list[IPv4Interface]:
     """From what SCRIPT printed: the machine's addresses, with their networks, but for Docker's own."""
     pairs = [line.split() for line in output.splitlines()]
-    return [IPv4Interface(address) for device, address in pairs if not device.startswith(_DOCKER)]
+    return [IPv4Interface(address) for device, address in pairs if not device.startswith(DOCKER_INTERFACES)]
 
 
 def on_common_network(found: Mapping[str, Sequence[IPv4Interface]]) -> dict[str, str]:

@@ -94,6 +94,10 @@ class RootShell(ABC):
     def user(self) -> str:
         """Who logs in there."""
 
+    def open(self) -> object:
+        """Log in, where that is needed and has not been done; raises Unreachable where it cannot be."""
+        return self
+
     @abstractmethod
     def start(self, command: str) -> Channel:
         """Start a shell command as the user; raises Unreachable where that cannot be."""

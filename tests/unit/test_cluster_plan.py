@@ -250,7 +250,7 @@ def test_no_free_subnet_is_said_with_a_way_out() -> None:
 def test_facts_are_read_from_what_the_script_prints() -> None:
     facts = HostFacts.parse(
         "os.id=ubuntu\nos.like=debian\nos.name=Ubuntu 24.04\nhostname=w1\narch=x86_64\n"
-        "route=default\nroute=10.1.0.0/16\nroute=192.168.1.5\naddress=10.1.2.3\n"
+        "route=default\nroute=10.1.0.0/16\nroute=192.168.1.5\naddress=eth0 10.1.2.3/16\n"
         'systemd=yes\nengine=/usr/bin/dockerd\ncli=/usr/bin/docker\ninfo={"ServerVersion": "26.1.5", '
         '"Swarm": {"NodeID": "n", "LocalNodeState": "active", "ControlAvailable": true, '
         '"Cluster": {"ID": "c"}}}\n'
