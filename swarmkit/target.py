@@ -17,7 +17,7 @@ from swarmkit.inventory import Host, Inventory, Role, load
 from swarmkit.inventory.destination import parse
 from swarmkit.inventory.logins import Logins, Said
 from swarmkit.inventory.sshconfig import SshConfig
-from swarmkit.remote import Engine, Fleet
+from swarmkit.remote import Engine, Fleet, Secrets
 from swarmkit.ui import Ui
 
 LOCAL_FILE = Path("inventory.yml")
@@ -86,25 +86,27 @@ def fleet_of(target: Target, *, accept_host_keys: bool = False) -> Fleet:
 
 
 @contextmanager
-def opened(target: Target, ui: Ui, *, mutates: bool = False) -> Iterator[Swarm]:
+def opened(
+    target: Target, ui: Ui, *, mutates: bool = False, secrets: Secrets | None = None
+) -> Iterator[Swarm]:
     """Open a way into the cluster, said first where the command will change something.
 
-    Raises Unreachable where no manager answers.
+    `secrets` may be such as ask nobody. Raises Unreachable where no manager answers.
     """
     from swarmkit.cluster.bootstrap import manager_engine
 
     if mutates:
         announce(target, ui)
     if target.inventory is None:
-        with _engine_at(target.engine_url) as engine:
+        with _engine_at(target.engine_url, secrets) as engine:
             yield Swarm(target, engine)
         return
-    with Fleet(target.inventory) as fleet:
+    with Fleet(target.inventory, secrets=secrets) as fleet:
         yield Swarm(target, manager_engine(fleet), fleet)
 
 
 @contextmanager
-def _engine_at(url: str) -> Iterator[Engine]:
+def _engine_at(url: str, secrets: Secrets | None) -> Iterator[Engine]:
     """An engine by its URL; over SSH it is spoken to as every machine's is, host keys checked."""
     if not url.startswith("ssh://"):
         engine = Engine.at(url)
@@ -114,7 +116,7 @@ def _engine_at(url: str) -> Iterator[Engine]:
             engine.close()
         return
     machines = _machine_at(url)
-    with Fleet(machines) as fleet:
+    with Fleet(machines, secrets=secrets) as fleet:
         yield fleet.engine(machines.hosts[0])
 
 

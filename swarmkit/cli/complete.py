@@ -40,11 +40,13 @@ def host_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _from_swarm(context: typer.Context, incomplete: str, names: Callable[[Swarm], list[str]]) -> list[str]:
+    from swarmkit.remote import Secrets
     from swarmkit.target import opened
     from swarmkit.ui import Ui
 
     def find() -> list[str]:
-        with opened(_target(context), Ui()) as swarm:
+        # In the middle of a line that is being typed nobody is to be asked for a password.
+        with opened(_target(context), Ui(), secrets=Secrets(ask=lambda _: None)) as swarm:
             return names(swarm)
 
     return _starting(incomplete, find)
@@ -77,3 +79,17 @@ def stack_names(context: typer.Context, incomplete: str) -> list[str]:
         return [stack.name for stack in catalogue()]
 
     return _starting(incomplete, find)
+
+
+def running_stacks(context: typer.Context, incomplete: str) -> list[str]:
+    """Stacks that the swarm runs."""
+    from swarmkit.swarm import services
+
+    return _from_swarm(
+        context, incomplete, lambda swarm: sorted({one.stack for one in services(swarm.engine) if one.stack})
+    )
+
+
+def scale_words(context: typer.Context, incomplete: str) -> list[str]:
+    """`SERVICE=`, for the number to be typed."""
+    return [f"{name}=" for name in service_names(context, incomplete)]

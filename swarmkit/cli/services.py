@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from swarmkit.cli.common import globals_of
-from swarmkit.cli.complete import service_names
+from swarmkit.cli.complete import scale_words, service_names
 
 app = typer.Typer(help="Look at services and their tasks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -19,7 +19,10 @@ def register(root: typer.Typer) -> None:
 
 def scale(
     context: typer.Context,
-    scales: Annotated[list[str], typer.Argument(metavar="SERVICE=N…", help="For example web=7.")],
+    scales: Annotated[
+        list[str],
+        typer.Argument(metavar="SERVICE=N…", help="For example web=7.", autocompletion=scale_words),
+    ],
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
 ) -> None:
     """Give services their numbers of replicas; ends when so many run."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarmkit.cli.common import globals_of
-from swarmkit.cli.complete import stack_names
+from swarmkit.cli.complete import running_stacks, stack_names
 from swarmkit.errors import Exit, SwarmkitError, UsageError, raise_all
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ Stack = Annotated[
     str,
     typer.Argument(help="A name of the catalogue, a folder, or a Compose file.", autocompletion=stack_names),
 ]
-Instance = Annotated[str, typer.Argument(help="The stack's name on the cluster.", autocompletion=stack_names)]
+Instance = Annotated[
+    str, typer.Argument(help="The stack's name on the cluster.", autocompletion=running_stacks)
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of an input; may be repeated.")]
 Values = Annotated[Path | None, typer.Option("--values", help="A YAML file of inputs.")]
 

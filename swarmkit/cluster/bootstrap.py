@@ -247,7 +247,8 @@ def converge_hosts(
         if not work.is_lost:
             gone = {*work.failed, *away}
             try:
-                verify(work, [host for host in chosen if host.name not in gone])
+                known = () if work.done else prepared.seen.state.nodes
+                verify(work.manager, [host for host in chosen if host.name not in gone], known)
             except SwarmkitError as error:
                 errors.append(error)
         raise_all(errors)

@@ -40,7 +40,7 @@ from swarmkit.cluster.actions import (
 from swarmkit.cluster.facts import SwarmMembership
 from swarmkit.cluster.plan import ClusterPlan
 from swarmkit.cluster.settings import engine_script, write_script
-from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, Unreachable, raise_all
+from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, Unreachable
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
@@ -561,27 +561,32 @@ def _run(work: Work, stage: Stage, todo: Todo) -> None:
             work.ui.say(f"    {host.name}: {did} ({work.seconds[stage.phase, host.name]:.1f} s)")
 
 
-def verify(work: Work, hosts: Sequence[Host]) -> list[Node]:
-    """Wait until the swarm itself lists every host as ready and in its role; returns all its nodes.
+def unfit(known: Sequence[Node], hosts: Sequence[Host]) -> dict[str, str]:
+    """By host: in what the swarm sees it otherwise than as a ready node in its role."""
+    by_name = {node.name: node for node in known}
+    wrong: dict[str, str] = {}
+    for host in hosts:
+        node = by_name.get(host.name)
+        if node is None:
+            wrong[host.name] = "the swarm has no such node"
+        elif not node.is_ready:
+            message = node.raw["Status"].get("Message", "")
+            wrong[host.name] = f"the swarm sees it as {node.state}{f': {message}' if message else ''}"
+        elif node.role != host.role:
+            wrong[host.name] = f"the swarm has it as a {node.role}"
+    return wrong
+
+
+def verify(manager: Engine, hosts: Sequence[Host], known: Sequence[Node] = ()) -> None:
+    """Wait until the swarm itself lists every host as ready and in its role; `known` are nodes just read.
 
     Raises NotConverged, or Problems, naming the hosts for which that does not come true.
     """
-    found: list[Node] = []
-    wrong: dict[str, str] = {}
+    wrong = unfit(known, hosts)
 
     def all_right() -> bool:
-        found[:] = nodes(work.manager)
-        wrong.clear()
-        by_name = {node.name: node for node in found}
-        for host in hosts:
-            node = by_name.get(host.name)
-            if node is None:
-                wrong[host.name] = "the swarm has no such node"
-            elif not node.is_ready:
-                message = node.raw["Status"].get("Message", "")
-                wrong[host.name] = f"the swarm sees it as {node.state}{f': {message}' if message else ''}"
-            elif node.role != host.role:
-                wrong[host.name] = f"the swarm has it as a {node.role}"
+        nonlocal wrong
+        wrong = unfit(nodes(manager), hosts)
         return not wrong
 
     def explain() -> SwarmkitError:
@@ -589,11 +594,7 @@ def verify(work: Work, hosts: Sequence[Host]) -> list[Node]:
         errors: list[SwarmkitError] = [
             NotConverged(text, where=name, hint=hint) for name, text in wrong.items()
         ]
-        try:
-            raise_all(errors)
-        except SwarmkitError as error:
-            return error
-        raise AssertionError("explained only when something is wrong")
+        return errors[0] if len(errors) == 1 else Problems(errors)
 
-    wait_for(all_right, READY_SECONDS, explain)
-    return found
+    if wrong:
+        wait_for(all_right, READY_SECONDS, explain)

@@ -34,23 +34,34 @@ _CLIENT_ISSUER = f"{CERTS_DIR}/client.issuer"
 _SERVER_ISSUER = f"{REGISTRY_DIR}/server.issuer"
 
 FACTS = dedent(f"""\
-    trust_sum() {{ if [ -s "$1" ]; then sha256sum <"$1" | cut -c 1-64; fi; }}
+    trust_ips=
+    while read -r address names || [ -n "$address" ]; do
+      case $address in '#'*) continue ;; esac
+      for name in ${{names%%#*}}; do
+        case "$name,$trust_ips," in
+          {REGISTRY_NAME},*",$address,"*) ;;
+          {REGISTRY_NAME},*) trust_ips=$trust_ips,$address ;;
+        esac
+      done
+    done </etc/hosts
+    printf 'trust.hosts_ip=%s\\n' "${{trust_ips#,}}"
+    if [ -s '{CERTS_DIR}/ca.crt' ] || [ -s {CA_DIR}/ca.crt ]; then
+      sha256sum '{CERTS_DIR}/ca.crt' {CA_DIR}/ca.crt 2>/dev/null | while read -r sum file; do
+        case $file in
+          {CA_DIR}/ca.crt) if [ -s "$file" ]; then printf 'trust.ca=%s\\n' "$sum"; fi ;;
+          *) if [ -s "$file" ]; then printf 'trust.node_ca=%s\\n' "$sum"; fi ;;
+        esac
+      done
+    fi
+    if [ -s {CA_DIR}/ca.key ]; then printf 'trust.ca_key=yes\\n'; fi
     trust_issuer() {{
-      if [ -s "$1" ] && [ -s "$2" ] && [ -s "$3" ] && [ "$(stat -c %a "$2")" = 600 ]; then head -n 1 "$3"; fi
+      if [ -s "$2" ] && [ -s "$3" ] && [ -s "$4" ] && [ "$(stat -c %a "$3")" = 600 ]; then
+        read -r issuer <"$4"
+        printf 'trust.%s=%s\\n' "$1" "$issuer"
+      fi
     }}
-    trust_ip() {{
-      awk -v name={REGISTRY_NAME} '{{
-        sub(/#.*/, ""); for (i = 2; i <= NF; i++) if ($i == name) print $1
-      }}' /etc/hosts | sort -u | paste -s -d , -
-    }}
-    printf 'trust.hosts_ip=%s\\n' "$(trust_ip)"
-    printf 'trust.node_ca=%s\\n' "$(trust_sum '{CERTS_DIR}/ca.crt')"
-    printf 'trust.client=%s\\n' \
-    "$(trust_issuer '{CERTS_DIR}/client.cert' '{CERTS_DIR}/client.key' '{_CLIENT_ISSUER}')"
-    printf 'trust.ca=%s\\n' "$(trust_sum {CA_DIR}/ca.crt)"
-    printf 'trust.ca_key=%s\\n' "$(if [ -s {CA_DIR}/ca.key ]; then echo yes; fi)"
-    printf 'trust.server=%s\\n' \
-    "$(trust_issuer {REGISTRY_DIR}/server.crt {REGISTRY_DIR}/server.key {_SERVER_ISSUER})"
+    trust_issuer client '{CERTS_DIR}/client.cert' '{CERTS_DIR}/client.key' '{_CLIENT_ISSUER}'
+    trust_issuer server {REGISTRY_DIR}/server.crt {REGISTRY_DIR}/server.key {_SERVER_ISSUER}
     """)
 """Shell (run as root) that prints this host's trust as `trust.…=value` lines."""
 

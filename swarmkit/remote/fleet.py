@@ -45,14 +45,19 @@ class Fleet:
     """The hosts of an inventory, connected to on first use and until the `with` block ends."""
 
     def __init__(
-        self, inventory: Inventory, *, accept_host_keys: bool = False, at_once: int = AT_ONCE
+        self,
+        inventory: Inventory,
+        *,
+        accept_host_keys: bool = False,
+        at_once: int = AT_ONCE,
+        secrets: Secrets | None = None,
     ) -> None:
         self.inventory = inventory
         self._host_keys = HostKeys(inventory.known_hosts, accept_host_keys)
         self._at_once = at_once
         self._lock = threading.Lock()
         self._closed = False
-        self._secrets = Secrets()
+        self._secrets = secrets or Secrets()
         self._keys = Keys(self._secrets)
         self._connections: dict[str, RootShell] = {}
         self._engines: dict[str, Engine] = {}

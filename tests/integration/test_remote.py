@@ -71,9 +71,11 @@ def cluster(user_home: Path, text: str, config: str = "") -> Inventory:
     return load(path, ssh_config=SshConfig((user_home / ".ssh/config",)))
 
 
-def said(inventory: Inventory, script: str = "echo hello", **options: bool) -> dict[str, str]:
+def said(
+    inventory: Inventory, script: str = "echo hello", *, accept_host_keys: bool = False
+) -> dict[str, str]:
     """What a script prints on each host."""
-    with Fleet(inventory, **options) as fleet:
+    with Fleet(inventory, accept_host_keys=accept_host_keys) as fleet:
         return fleet.map(lambda host: fleet.connection(host).run(script).checked("a test")).all()
 
 

@@ -428,7 +428,7 @@ def test_two_addresses_of_the_name_are_seen(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.path("/etc").mkdir()
     machine.path("/etc/hosts").write_text(f"10.0.0.2 {REGISTRY_NAME}\n10.0.0.1 x {REGISTRY_NAME}\n")
-    assert machine.facts().hosts_ip == "10.0.0.1,10.0.0.2"
+    assert machine.facts().hosts_ip == "10.0.0.2,10.0.0.1"
 
 
 def test_remove_leaves_nothing_and_may_be_repeated(machines: dict[str, Machine]) -> None:
