@@ -26,7 +26,6 @@ from swarmkit.errors import (
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.inventory import Host
 from swarmkit.remote import Engine, EngineError, Fleet
-from swarmkit.remote.engine import load_in_background
 from swarmkit.services.nodes import drain_nodes, forget_node, update_node
 from swarmkit.swarm import Node, find_node, nodes
 from swarmkit.ui import Ui
@@ -114,7 +113,7 @@ def _converge(
 ) -> Report:
     inventory = fleet.inventory
     with ui.timed() as seconds:
-        load_in_background()
+        fleet.open_engine_ahead(inventory.managers[0])
         # Only managers and the hosts in question are looked at: the rest are not ours to change now.
         facts = gather(fleet, [host for host in inventory.hosts if host.is_manager or host in hosts])
         founder = founding_manager(inventory, facts)
