@@ -28,7 +28,6 @@ from swarmkit.inventory import Host, Inventory
 from swarmkit.inventory.addresses import swarm_address
 from swarmkit.names import CLUSTER_LABEL
 from swarmkit.remote import Engine, Fleet
-from swarmkit.remote.engine import load_in_background
 from swarmkit.swarm import nodes
 from swarmkit.ui import Ui
 
@@ -215,7 +214,7 @@ def converge_hosts(
     inventory = fleet.inventory
     chosen = inventory.hosts if hosts is None else hosts
     with ui.timed() as seconds:
-        load_in_background()
+        fleet.open_engine_ahead(inventory.managers[0])
         prepared = _prepare(fleet, hosts, options)
         for note in prepared.plan.notes:
             ui.warn(note)

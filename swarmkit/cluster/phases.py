@@ -71,16 +71,14 @@ update() {{
   printf '%s\n' "$said" >&2
   return 1
 }}
-known() {{ apt-cache show "$1" >/dev/null 2>&1; }}
-install_them() {{
-  wanted=
-  # Before Debian 13 the docker command is part of docker.io, and there is no docker-cli.
-  for package in {packages}; do if known "$package"; then wanted="$wanted $package"; fi; done
-  dpkg --configure -a >/dev/null
-  $apt install --no-install-recommends $wanted iptables ca-certificates
-}}
-known docker.io || update || exit 1
-install_them || {{ update && install_them; }} || exit 1
+install_them() {{ $apt install --no-install-recommends "$@" iptables ca-certificates; }}
+# Before Debian 13 the docker command is part of docker.io, and there is no docker-cli.
+known() {{ apt-cache show --no-all-versions {packages} 2>/dev/null | sed -n 's/^Package: //p'; }}
+install_known() {{ set -- $(known); [ $# -gt 0 ] && install_them "$@"; }}
+dpkg --configure -a >/dev/null
+ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || update || exit 1
+# Asking first what is known would take apt a second on a small machine.
+install_them {packages} || install_known || {{ update && install_known; }} || exit 1
 """
 
 T = TypeVar("T")

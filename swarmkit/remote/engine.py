@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -60,17 +59,6 @@ while_stale = retry(
     wait=wait_random_exponential(multiplier=0.05, max=1),
     reraise=True,
 )
-
-
-def load_in_background() -> None:
-    """Load the Docker SDK while something else is waited for: it takes as long as machines do to answer."""
-
-    def load() -> None:
-        import docker  # noqa: F401
-
-        import swarmkit.remote.channels  # noqa: F401
-
-    threading.Thread(target=load, daemon=True).start()
 
 
 class Engine:

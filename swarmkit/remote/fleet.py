@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
@@ -153,6 +154,18 @@ class Fleet:
             errors.append(error)
         raise_all(errors)
         raise AssertionError("without hosts there is nothing to ask")
+
+    def open_engine_ahead(self, host: Host) -> None:
+        """Open a host's engine while something else is waited for; where that fails, `engine` says so.
+
+        Loading the Docker SDK alone takes as long as machines do to tell their facts.
+        """
+
+        def open_it() -> None:
+            with suppress(SwarmkitError):
+                self.engine(host)
+
+        threading.Thread(target=open_it, daemon=True).start()
 
     def map(self, work: Callable[[Host], T], hosts: Iterable[Host] | None = None) -> Outcomes[T]:
         """Do `work` for each host (all by default) in parallel; a host's error stops no other host.
