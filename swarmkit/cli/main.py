@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, lab, nodes, services, stacks
+from swarmkit.cli import cluster, doctor, lab, nodes, services, stacks
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cluster.register(app)
+doctor.register(app)
 services.register(app)
 app.add_typer(lab.app, name="lab")
 app.add_typer(nodes.app, name="node")
