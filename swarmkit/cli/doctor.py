@@ -45,7 +45,8 @@ def _show(ui: Ui, found: Diagnosis) -> None:
 
     ui.line(f"cluster {found.cluster}")
     last_hint = ""
-    for one in merged(found.findings):
+    shown = merged(found.findings)
+    for one in shown:
         where = f"{one.host}: " if one.host else ""
         ui.line(f"{one.severity.value}: {one.code}: {where}{one.message}")
         if one.hint and one.hint != last_hint:
@@ -53,7 +54,7 @@ def _show(ui: Ui, found: Diagnosis) -> None:
         last_hint = one.hint
     for text in found.checked:
         ui.line(f"looked at {text}")
-    counts = {kind: sum(one.severity is kind for one in found.findings) for kind in Severity}
+    counts = {kind: sum(one.severity is kind for one in shown) for kind in Severity}
     errors, warnings = counts[Severity.ERROR], counts[Severity.WARNING]
     parts = [
         f"{number} {name}{'' if number == 1 else 's'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -345,7 +344,7 @@ def certificates(host: str, printed: str) -> list[Certificate]:
         if key.startswith("certificate."):
             try:
                 text = base64.b64decode(value, validate=True)
-            except binascii.Error:
+            except ValueError:
                 continue
             found += certificate(host, key.removeprefix("certificate."), text)
     return found
