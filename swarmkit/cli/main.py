@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, context, inventory, lab, nodes, services, stacks
+from swarmkit.cli import cluster, context, doctor, inventory, lab, nodes, services, stacks
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, Interrupted, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cluster.register(app)
+doctor.register(app)
 services.register(app)
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(context.app, name="context")

@@ -179,7 +179,10 @@ class UpdateNode(Action):
 
 @dataclass(frozen=True)
 class CreateNetwork(Action):
-    """Make the overlay network that joins the balancer and the services behind it."""
+    """Make the overlay network that joins the balancer and the services behind it.
+
+    `mtu` is that of the machines' own network: the driver takes off what VXLAN needs (moby, overlay).
+    """
 
     name: str
     subnet: str

@@ -22,7 +22,7 @@ from swarmkit.cluster.plan import (
     founding_manager,
     plan_cluster,
 )
-from swarmkit.cluster.preflight import OVERLAY_MTU, VXLAN_BYTES, preflight
+from swarmkit.cluster.preflight import PACKET_SIZE, preflight
 from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_all
 from swarmkit.inventory import Host, Inventory
 from swarmkit.inventory.addresses import swarm_address
@@ -166,7 +166,7 @@ def _prepare(fleet: Fleet, hosts: Sequence[Host] | None, options: Options) -> _P
         new = {name for name, found in seen.facts.items() if not found.swarm.is_member}
     known = [host for host in inventory.hosts if host.name in seen.facts]
     findings = preflight(
-        known, seen.facts, overlay_mtu=_overlay_mtu(inventory), data_path_port=inventory.swarm.data_path_port
+        known, seen.facts, packet_size=_packet_size(inventory), data_path_port=inventory.swarm.data_path_port
     )
     # Of machines that are nodes already, `doctor` tells.
     findings = [one for one in findings if one.host in new]
@@ -193,9 +193,9 @@ def _addressed(inventory: Inventory, facts: Mapping[str, HostFacts]) -> Inventor
     return replace(inventory, hosts=tuple(hosts))
 
 
-def _overlay_mtu(inventory: Inventory) -> int:
-    mtu = inventory.engine.get("mtu")
-    return mtu - VXLAN_BYTES if mtu else OVERLAY_MTU
+def _packet_size(inventory: Inventory) -> int:
+    """The largest packet that overlay networks will send, in bytes."""
+    return int(inventory.engine.get("mtu", PACKET_SIZE))
 
 
 def _say(ui: Ui, findings: Sequence[Finding]) -> None:
@@ -275,7 +275,7 @@ def _engines_and_links(work: Work, prepared: _Prepared, options: Options) -> Non
             known,
             prepared.seen.facts,
             data_path_port=inventory.swarm.data_path_port,
-            overlay_mtu=_overlay_mtu(inventory),
+            packet_size=_packet_size(inventory),
         )
         apply(work, PREPARING)
         report = checking.result()

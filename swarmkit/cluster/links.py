@@ -17,8 +17,9 @@ from pathlib import Path
 
 from swarmkit.cluster.facts import HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
-from swarmkit.cluster.preflight import DATA_PATH_PORT, OVERLAY_MTU, VXLAN_BYTES
+from swarmkit.cluster.preflight import PACKET_SIZE
 from swarmkit.inventory import Host
+from swarmkit.inventory.models import DATA_PATH_PORT
 from swarmkit.remote import Fleet, Outcomes
 
 MANAGER_PORT = 2377
@@ -80,12 +81,12 @@ def check_links(
     facts: Mapping[str, HostFacts],
     *,
     data_path_port: int = DATA_PATH_PORT,
-    overlay_mtu: int = OVERLAY_MTU,
+    packet_size: int = PACKET_SIZE,
 ) -> LinkReport:
     """Try the ports between `hosts`, which `facts` holds; nothing is raised for a host that fails.
 
-    `overlay_mtu` is the MTU of the swarm's overlay networks: datagrams of the size that they make must
-    arrive whole.
+    `packet_size` is that of the largest packet that the swarm's overlay networks send, in bytes: one of
+    that size must arrive whole.
     """
     report = LinkReport()
     chosen = [host for host in hosts if _ipv4(host.private_address)]
@@ -107,7 +108,7 @@ def check_links(
     ready = [host for host in chosen if "ready" in started.values.get(host.name, "").split()]
     wanted = pairs(ready)
     numbers = {host.name: number for number, host in enumerate(ready)}
-    sizes = {host.name: _full_size(host, facts[host.name], overlay_mtu) for host in ready}
+    sizes = {host.name: _full_size(host, facts[host.name], packet_size) for host in ready}
 
     def send(host: Host) -> str:
         targets = [target for source, target in wanted if source is host]
@@ -136,14 +137,13 @@ def _ipv4(address: str) -> bool:
         return False
 
 
-def _full_size(host: Host, found: HostFacts, overlay_mtu: int) -> int:
-    """The size of the largest packet that an overlay network sends; 0 where the interface is too small.
+def _full_size(host: Host, found: HostFacts, packet_size: int) -> int:
+    """The size of the large packet to send; 0 where the interface is too small for one.
 
     Preflight has said so then: nothing of that size leaves the host.
     """
     nic = found.nic_of(host.private_address)
-    size = overlay_mtu + VXLAN_BYTES
-    return 0 if nic is not None and nic.mtu < size else size
+    return 0 if nic is not None and nic.mtu < packet_size else packet_size
 
 
 def _leave_out(report: LinkReport, outcomes: Outcomes[str]) -> None:

@@ -56,8 +56,6 @@ _OTHER_POOLS = tuple(IPv4Network(f"10.{second}.0.0/16") for second in (200, 204,
 # A route as wide as this is a way out, as a VPN makes them, and no network with machines in it.
 _WIDE = 4
 
-VXLAN_BYTES = 50
-
 
 @dataclass(frozen=True)
 class SwarmState:
@@ -163,9 +161,7 @@ def plan_cluster(
     if EDGE_NETWORK not in state.networks:
         subnet = inventory.swarm.edge_subnet or free_subnet(taken)
         mtu = inventory.engine.get("mtu")
-        actions.append(
-            CreateNetwork(founder.name, EDGE_NETWORK, str(subnet), mtu - VXLAN_BYTES if mtu else None)
-        )
+        actions.append(CreateNetwork(founder.name, EDGE_NETWORK, str(subnet), mtu))
     actions += _restarts(inventory, chosen, facts, state)
     strangers = [node for node in state.nodes if hosts is None and inventory.host(node.name) is None]
     if agreed.prune:

@@ -12,6 +12,7 @@ from statistics import median_low
 from swarmkit.cluster.facts import Disk, HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
 from swarmkit.inventory import Host
+from swarmkit.inventory.models import DATA_PATH_PORT
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
@@ -36,11 +37,10 @@ MEMORY_WARNING_BYTES = 900 * MIB
 # Debian and Ubuntu build docker.io for these.
 ARCHITECTURES = frozenset({"x86_64", "aarch64", "armv7l", "ppc64le", "s390x", "riscv64"})
 OLDEST_ENGINE = (20, 10)
-# What VXLAN adds to a packet: outer IPv4 (20), UDP (8), VXLAN (8), inner Ethernet (14) (RFC 7348, 5);
-# an overlay network's own MTU is 1500 less that, unless it is told otherwise (moby, overlay driver).
-VXLAN_BYTES = 50
-OVERLAY_MTU = 1450
-DATA_PATH_PORT = 4789
+# The largest packet that overlay networks send between nodes, in bytes. Their option
+# com.docker.network.driver.mtu is this size, and not what a container sees: that is 50 bytes less, for
+# VXLAN's headers (moby, libnetwork/drivers/overlay; RFC 7348, 5).
+PACKET_SIZE = 1500
 
 Facts = Mapping[str, HostFacts]
 
@@ -49,14 +49,14 @@ def preflight(
     hosts: Sequence[Host],
     facts: Facts,
     *,
-    overlay_mtu: int = OVERLAY_MTU,
+    packet_size: int = PACKET_SIZE,
     data_path_port: int = DATA_PATH_PORT,
 ) -> list[Finding]:
     """What speaks against making one swarm of `hosts`, or is wrong with hosts of a swarm.
 
-    `facts` holds those of `hosts` that were looked at, by name. `overlay_mtu` is the MTU of the swarm's
-    overlay networks (the largest). An error must be put right first; what only hurts some services is a
-    warning.
+    `facts` holds those of `hosts` that were looked at, by name. `packet_size` is that of the largest
+    packet that the swarm's overlay networks send, in bytes. An error must be put right first; what only
+    hurts some services is a warning.
     """
     seen = [host for host in hosts if host.name in facts]
     found: list[Finding] = []
@@ -67,7 +67,7 @@ def preflight(
         found += _ports(host, one, data_path_port)
     found += _duplicates(seen, facts)
     found += _clocks(seen, facts)
-    found += _mtus(seen, facts, overlay_mtu)
+    found += _mtus(seen, facts, packet_size)
     return in_order(found)
 
 
@@ -328,7 +328,7 @@ def _clocks(hosts: Sequence[Host], facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _mtus(hosts: Sequence[Host], facts: Facts, overlay_mtu: int) -> Iterator[Finding]:
+def _mtus(hosts: Sequence[Host], facts: Facts, packet_size: int) -> Iterator[Finding]:
     nics = {
         host.name: nic for host in hosts if (nic := facts[host.name].nic_of(host.private_address)) is not None
     }
@@ -344,13 +344,13 @@ def _mtus(hosts: Sequence[Host], facts: Facts, overlay_mtu: int) -> Iterator[Fin
                 f"{nic.name} has MTU {nic.mtu}, those of the other hosts {usual}: large packets are lost",
                 f"ip link set {nic.name} mtu {usual} (and in the network's configuration, for good)",
             )
-        if nic.mtu < overlay_mtu + VXLAN_BYTES and nic.mtu == usual:
+        elif nic.mtu < packet_size:
             yield Finding(
                 "mtu-overlay",
                 WARNING,
                 name,
-                f"{nic.name} has MTU {nic.mtu}, too little for overlay networks of MTU {overlay_mtu} "
-                f"and {VXLAN_BYTES} bytes of VXLAN: their large packets are cut up or lost",
-                "make overlay networks with a smaller one: "
-                f"docker network create -o com.docker.network.driver.mtu={nic.mtu - VXLAN_BYTES} …",
+                f"{nic.name} has MTU {nic.mtu}, and overlay networks send packets of {packet_size} bytes: "
+                "large ones are cut up or lost",
+                "make overlay networks for it: "
+                f"docker network create -d overlay -o com.docker.network.driver.mtu={nic.mtu} …",
             )

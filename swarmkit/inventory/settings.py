@@ -44,8 +44,8 @@ class EngineFile(Model):
     )
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = Field(
         default=None,
-        description="The MTU of local bridges, and of swarmkit's own overlay network with VXLAN's 50 bytes "
-        "taken off.",
+        description="The MTU of the machines' network, for local bridges and for swarmkit's own overlay "
+        "network (which takes off what VXLAN needs).",
     )
     settings: dict[str, Any] = Field(default={}, description="Any other key of daemon.json.")
 

@@ -212,8 +212,8 @@ def test_a_network_too_small_for_overlays_is_told_what_they_may_have() -> None:
     small = {host.name: sound(host, nics=(Nic("eth0", 1460),)) for host in HOSTS}
     findings = preflight(HOSTS, small)
     assert {finding.code for finding in findings} == {"mtu-overlay"}
-    assert "driver.mtu=1410" in findings[0].hint
-    assert preflight(HOSTS, small, overlay_mtu=1410) == []
+    assert "driver.mtu=1460" in findings[0].hint
+    assert preflight(HOSTS, small, packet_size=1460) == []
 
 
 @pytest.mark.parametrize(
