@@ -191,9 +191,15 @@ def validator() -> Any:
 
 
 @pytest.mark.parametrize("path", sorted(folder("inventories").glob("*.yml")), ids=lambda path: path.name)
-def test_the_examples_are_valid_by_the_schema_and_by_the_loader(path: Path, validator: Any) -> None:
+def test_the_examples_are_valid_by_the_schema_and_by_the_loader(
+    path: Path, validator: Any, tmp_path: Path
+) -> None:
     assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == []
-    assert load(path, environment={}).managers
+    for name in ("m1", "wn1", "wn2"):
+        key = tmp_path / "machines" / name / "virtualbox" / "private_key"
+        key.parent.mkdir(parents=True)
+        key.touch(mode=0o600)
+    assert load(path, environment={"VAGRANT_DOTFILE_PATH": str(tmp_path)}).managers
 
 
 @pytest.mark.parametrize(
