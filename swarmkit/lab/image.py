@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from swarmkit import resources
 from swarmkit.errors import OperationFailed
 from swarmkit.lab.engine import explained
-from swarmkit.lab.models import DEFAULT_RELEASE, IMAGE_VALUE, LABEL
+from swarmkit.lab.models import DEFAULT_RELEASE
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -146,7 +146,6 @@ def _build(
             target=target,
             buildargs=arguments,
             network_mode="host",
-            labels={LABEL: IMAGE_VALUE},
             use_config_proxy=True,
             rm=True,
             forcerm=True,

@@ -15,9 +15,8 @@ DEFAULT_NAME = "lab"
 RELEASES = ("12", "13", "sid")
 DEFAULT_RELEASE = "13"
 
-# On everything that belongs to a lab; the value is the lab's name, on images the word `image`.
+# On everything that belongs to a lab; the value is the lab's name.
 LABEL = "swarmkit.lab"
-IMAGE_VALUE = "image"
 
 # On a node's container.
 _NODE = "swarmkit.lab.node"

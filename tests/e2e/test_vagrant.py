@@ -17,9 +17,10 @@ from swarmkit.inventory import load
 from tests.conftest import Swarmkit
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "swarmkit/node:bare"
 # Told apart by checkout, within what VirtualBox allows: two may be tested on one machine at the same time.
 NETWORK = f"192.168.{56 + hashlib.sha256(str(ROOT).encode()).digest()[0] % 8}"
+# As Vagrant names it.
+DOCKER_NETWORK = f"vagrant_network_{NETWORK}.0/24"
 ADDRESSES = {"m1": f"{NETWORK}.11", "wn1": f"{NETWORK}.21", "wn2": f"{NETWORK}.22"}
 
 
@@ -45,16 +46,13 @@ class Vagrant:
         return done.stdout
 
 
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+
 def containers() -> list[str]:
-    """The IDs of all containers that were made of the image without the engine's labs being asked."""
-    listed = ["docker", "ps", "-aq", "--filter", f"network=vagrant_network_{NETWORK}.0/24"]
-    return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
-
-
-def networks() -> str:
-    return subprocess.run(
-        ["docker", "network", "ls", "--format", "{{.Name}}"], capture_output=True, text=True, check=True
-    ).stdout
+    """The IDs of Vagrant's containers, by the network that they are on."""
+    return docker("ps", "-aq", "--filter", f"network={DOCKER_NETWORK}").split()
 
 
 @pytest.fixture(scope="module")
@@ -155,4 +153,4 @@ def test_destroy_takes_all_machines_whatever_the_environment_says_and_leaves_not
     assert len(containers()) == 3
     vagrant("destroy", "--force", LAB_NODES="1")
     assert containers() == []
-    assert NETWORK not in networks()
+    assert DOCKER_NETWORK not in docker("network", "ls", "--format", "{{.Name}}").split()
