@@ -2,10 +2,10 @@
 # Makes sure that this machine's engine has the image swarmkit/base:13, a small Debian 13; with the
 # argument 12, swarmkit/base:12.
 #
-# That of Debian 13 is the base of every image that swarmkit builds. Does nothing where it exists; else the image is
-# loaded from a file that came with the machine, or pulled, or made with debootstrap from the Debian
-# mirror that the machine's own apt uses, so that a network without a registry works too. The CA
-# certificates that were added to this machine are trusted inside.
+# The former is the base of every image that swarmkit builds, the latter that of lab nodes. Does nothing
+# where the image exists; else it is loaded from a file that came with the machine, or pulled, or made
+# with debootstrap from the Debian mirror that the machine's own apt uses, so that a network without a
+# registry works too. The CA certificates that were added to this machine are trusted inside.
 #
 # Runs on a machine with an engine, as root (debootstrap needs it), from a file or from standard input.
 set -eu
