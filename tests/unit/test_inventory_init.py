@@ -172,6 +172,14 @@ def test_the_network_that_all_share_is_chosen() -> None:
     assert on_common_network({}) == {}
 
 
+def test_vagrant_s_own_network_is_not_chosen_where_another_is_shared() -> None:
+    found = {
+        name: interfaces(f"eth0 172.17.0.{last}/16\neth1 192.168.56.{last}/24\n")
+        for name, last in (("m1", 11), ("w1", 12))
+    }
+    assert on_common_network(found) == {"m1": "192.168.56.11", "w1": "192.168.56.12"}
+
+
 def test_the_swarm_s_address_is_the_inventory_s_or_that_of_the_name() -> None:
     host = Host("m", "m.lan", "me", private_address="m.lan")
     assert swarm_address(Host("m", "a", "me", private_address="10.0.0.1"), []) == "10.0.0.1"
