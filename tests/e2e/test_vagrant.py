@@ -138,9 +138,11 @@ def test_an_inventory_from_vagrant_describes_the_same_machines(
     assert own.json("init")["changed"] == 0
 
 
+@pytest.mark.soak
 def test_machines_keep_their_addresses_and_their_swarm_over_halt_and_up(
     machines: str, vagrant: Vagrant, sk: Swarmkit
 ) -> None:
+    sk("init", "--accept-host-keys")
     vagrant("halt", "wn1")
     vagrant("up", "wn1")
     assert sk.json("init")["changed"] == 0
@@ -151,6 +153,9 @@ def test_destroy_takes_all_machines_whatever_the_environment_says_and_leaves_not
     machines: str, vagrant: Vagrant
 ) -> None:
     assert len(containers()) == 3
+    known_hosts = Path(vagrant.environment["VAGRANT_DOTFILE_PATH"], "known_hosts")
+    assert len(known_hosts.read_text().splitlines()) >= 3
     vagrant("destroy", "--force", LAB_NODES="1")
     assert containers() == []
+    assert known_hosts.read_text() == ""
     assert DOCKER_NETWORK not in docker("network", "ls", "--format", "{{.Name}}").split()
