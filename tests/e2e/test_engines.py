@@ -157,5 +157,6 @@ def test_a_swarm_of_two_engines_runs_a_stack_on_both(docker_engine: None, swarmk
         engines = {node["name"]: node["engine"] for node in sk.json("status")["nodes"]}
         assert engines["wn1"].startswith(ENGINES["12"])
         assert engines["m1"] != engines["wn1"]
+        assert "engine-versions" in {finding["code"] for finding in sk.json("doctor")["findings"]}
         assert sk.json("stack", "up", "web")["converged"]
         assert {node for _, node in answers(lab)} == {"m1", "wn1"}
