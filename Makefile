@@ -17,9 +17,10 @@ demo:
 	@scripts/ensure-engine.sh
 	@$(BIN)/python scripts/demo.py
 
-# The end-to-end tests say for themselves where Docker is missing, and why.
+# The end-to-end tests say for themselves where Docker or Vagrant is missing, and why.
 test: lint
 	@scripts/ensure-engine.sh || test -z "$$SWARMKIT_REQUIRE_E2E"
+	@scripts/ensure-vagrant.sh || test -z "$$SWARMKIT_REQUIRE_E2E"
 	$(PYTEST) -m 'not soak' tests/unit tests/integration tests/e2e
 
 lint:

@@ -30,8 +30,13 @@ def _lab_names(incomplete: str) -> list[str]:
     return [name for name in Folder.names() if name.startswith(incomplete)]
 
 
-def _node_names(context: typer.Context, incomplete: str) -> list[str]:
+def _releases(incomplete: str) -> list[str]:
+    from swarmkit.lab.models import RELEASES
 
+    return [release for release in RELEASES if release.startswith(incomplete)]
+
+
+def _node_names(context: typer.Context, incomplete: str) -> list[str]:
     try:
         with _client() as client:
             lab = _chosen(client, context.params.get("name"))
@@ -40,6 +45,16 @@ def _node_names(context: typer.Context, incomplete: str) -> list[str]:
     return [state.node.name for state in lab.nodes if state.node.name.startswith(incomplete)]
 
 
+Release = Annotated[
+    str | None,
+    typer.Option(
+        "--debian",
+        help="What new nodes are: Debian 12, 13, or sid (Debian 13 with unstable's Docker Engine).",
+        show_default="13",
+        metavar="RELEASE",
+        autocompletion=_releases,
+    ),
+]
 Name = Annotated[
     str | None,
     typer.Option("--name", help="The lab's name; the only lab if left out.", autocompletion=_lab_names),
@@ -128,6 +143,7 @@ def up(
     bare: Annotated[
         bool | None, typer.Option("--bare", help="Nodes without a Docker Engine, as fresh machines.")
     ] = None,
+    debian: Release = None,
 ) -> None:
     """Make a lab, or complete, grow or start it; nothing where it is as asked."""
     from swarmkit.lab import lifecycle
@@ -136,7 +152,9 @@ def up(
     ui.say(f"lab {name}")
     with ui.timed() as seconds, _client() as client:
         with ui.progress() as progress:
-            outcome = lifecycle.up(client, name, nodes, managers, bare, say=progress.update, warn=ui.warn)
+            outcome = lifecycle.up(
+                client, name, nodes, managers, bare, debian, say=progress.update, warn=ui.warn
+            )
         took = seconds()
     changed = len(outcome.made) + len(outcome.started)
 
@@ -215,6 +233,26 @@ def down(
     if images:
         text += f" ({removed_images} images removed)"
     ui.result({"removed": removed, "images": removed_images}, text)
+
+
+@app.command()
+def image(
+    context: typer.Context,
+    bare: Annotated[bool, typer.Option("--bare", help="Without a Docker Engine, as fresh machines.")] = False,
+    debian: Release = None,
+) -> None:
+    """Build the image of nodes where it is missing or old: `lab up` does so too, Vagrant cannot."""
+    from swarmkit.lab import image
+    from swarmkit.lab.models import checked_release
+
+    ui = globals_of(context).ui
+    release = checked_release(debian)
+    with ui.timed() as seconds, _client() as client:
+        with ui.progress() as progress:
+            image.ensure(client, bare, release, progress.update)
+        took = seconds()
+    tag = image.stable_tag(bare, release)
+    ui.result({"image": tag, "seconds": took}, f"{tag} is up to date ({took:.1f} s)")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -124,8 +124,8 @@ def _quorum(view: SwarmView) -> Iterator[Finding]:
     away = ", ".join(node.name for node in view.managers if node not in view.reachable)
     if reachable < count:
         hint = (
-            f"bring {away} back; if it will not come back, take it out (docker node demote, docker node rm "
-            "--force) and make another node a manager"
+            f"bring {away} back; what will not come back is taken out with `swarmkit leave`, and another "
+            "node made a manager with `swarmkit node promote`"
         )
         text = f"{reachable} of {count} managers reachable (not {away})"
         if view.may_fail <= 0:
@@ -140,7 +140,8 @@ def _quorum(view: SwarmView) -> Iterator[Finding]:
             WARNING,
             "",
             "2 managers: none may fail, for more than half must agree; that is worse than one",
-            "docker node promote a third node, or docker node demote one of these",
+            "make a third node a manager with `swarmkit node promote`, or one of these a worker with "
+            "`swarmkit node demote`",
         )
     elif count % 2 == 0 and count:
         text = f"{count} managers bear the loss of {view.may_fail}, as {count - 1} do"

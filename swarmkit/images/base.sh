@@ -1,17 +1,26 @@
 #!/bin/sh
-# Makes sure that this machine's engine has the image swarmkit/base:13, a small Debian 13.
+# Makes sure that this machine's engine has the image swarmkit/base:13, a small Debian 13; with the
+# argument 12, swarmkit/base:12.
 #
-# It is the base of every image that swarmkit builds. Does nothing where it exists; else the image is
-# loaded from a file that came with the machine, or pulled, or made with debootstrap from the Debian
-# mirror that the machine's own apt uses, so that a network without a registry works too. The CA
-# certificates that were added to this machine are trusted inside.
+# The former is the base of every image that swarmkit builds, the latter that of lab nodes. Does nothing
+# where the image exists; else it is loaded from a file that came with the machine, or pulled, or made
+# with debootstrap from the Debian mirror that the machine's own apt uses, so that a network without a
+# registry works too. The CA certificates that were added to this machine are trusted inside.
 #
 # Runs on a machine with an engine, as root (debootstrap needs it), from a file or from standard input.
 set -eu
 export LC_ALL=C
 
-image=swarmkit/base:13
-suite=trixie
+release=${1:-13}
+image=swarmkit/base:$release
+case $release in
+12) suite=bookworm ;;
+13) suite=trixie ;;
+*)
+    echo "base image: no base is made of Debian $release" >&2
+    exit 2
+    ;;
+esac
 saved=/var/lib/swarmkit/images/base.tar
 certificates=/usr/local/share/ca-certificates
 seconds_for_registry=20
@@ -67,7 +76,7 @@ load() {
 
 # A registry has so long to answer; once it does, the download may take what it takes.
 pull() {
-    from=debian:13-slim
+    from=debian:$release-slim
     docker pull "$from" >"$work/log" 2>&1 &
     pulling=$!
     waited=0
@@ -94,7 +103,7 @@ archives() {
     done
 }
 
-# The first of those archives that has the suite $1 of Debian 13.
+# The first of those archives that has the suite $1 of Debian.
 archive_of() {
     archives | sed 's,/*$,,' | awk '/^https?:/ && !seen[$0]++' | while read -r archive; do
         if /usr/lib/apt/apt-helper download-file "$archive/dists/$1/InRelease" "$work/release" >/dev/null 2>&1 &&
@@ -106,11 +115,11 @@ archive_of() {
 }
 
 bootstrap() {
-    hint="let this machine reach a registry (docker pull debian:13-slim), or bring the image from one that has it: docker save $image -o base.tar there, docker load -i base.tar here"
+    hint="let this machine reach a registry (docker pull debian:$release-slim), or bring the image from one that has it: docker save $image -o base.tar there, docker load -i base.tar here"
     [ -x /usr/lib/apt/apt-helper ] || fail "no registry answers, and this machine has no apt to make the image with" "$hint"
     [ "$(id -u)" = 0 ] || fail "no registry answers, and only root can make the image with debootstrap" "run this once as root, or $hint"
     mirror=$(archive_of "$suite")
-    [ -n "$mirror" ] || fail "no registry answers, and no archive in this machine's apt sources has Debian 13 ($suite)" "$hint"
+    [ -n "$mirror" ] || fail "no registry answers, and no archive in this machine's apt sources has Debian $release ($suite)" "$hint"
     security=$(archive_of "$suite-security")
     if ! command -v debootstrap >/dev/null || [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
         say "installing debootstrap"

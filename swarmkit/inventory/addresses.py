@@ -73,15 +73,15 @@ def interfaces(output: str) -> list[IPv4Interface]:
 
 
 def on_common_network(found: Mapping[str, Sequence[IPv4Interface]]) -> dict[str, str]:
-    """The machines' addresses on the first network that all share and none shares an address on.
+    """The machines' addresses on the last network that all share and none shares an address on.
 
-    Virtual machines often have a first interface with the same address in each. Nothing where there is
-    no such network.
+    The first interface of Vagrant's machines is its own: the same address in each (VirtualBox), or one
+    that changes as they are started (libvirt, Docker). Nothing where there is no such network.
     """
     if not found:
         return {}
     first, *_ = found.values()
-    for network in dict.fromkeys(each.network for each in first):
+    for network in dict.fromkeys(each.network for each in reversed(first)):
         chosen = {name: _within(network, own) for name, own in found.items()}
         addresses = Counter(chosen.values())
         if None not in addresses and len(addresses) == len(found):

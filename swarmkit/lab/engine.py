@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from swarmkit.errors import OperationFailed, Unreachable, UsageError
 from swarmkit.inventory import Role
 from swarmkit.lab.models import (
-    IMAGE_VALUE,
     LABEL,
     Lab,
     Node,
@@ -295,7 +294,7 @@ def remove_images(client: DockerClient) -> int:
 
     with explained("removing images"):
         in_use = {each["ImageID"] for each in client.api.containers(all=True)}
-        nodes = client.images.list(filters={"label": f"{LABEL}={IMAGE_VALUE}"})
+        nodes = client.images.list(filters={"label": "swarmkit=node"})
         base = client.images.list(filters={"label": "swarmkit=base"})
         unused = {str(image.id): None for image in [*nodes, *base] if image.id not in in_use}
         for image in unused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +35,8 @@ def running(client: DockerClient | None = None) -> list[LabInfo]:
     from swarmkit.lab import engine
 
     try:
-        if client is None:
-            client = engine.connect(_TIMEOUT_SECONDS)
-        labs = [found.lab for found in engine.find(client).values()]
+        with nullcontext(client) if client else closing(engine.connect(_TIMEOUT_SECONDS)) as connected:
+            labs = [found.lab for found in engine.find(connected).values()]
     except SwarmkitError:
         return []
     return [

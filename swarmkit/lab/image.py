@@ -15,12 +15,15 @@ from typing import IO, TYPE_CHECKING, Any
 from swarmkit import resources
 from swarmkit.errors import OperationFailed
 from swarmkit.lab.engine import explained
-from swarmkit.lab.models import IMAGE_VALUE, LABEL
+from swarmkit.lab.models import DEFAULT_RELEASE
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+# The base of what nodes build, which every node carries.
 BASE = "swarmkit/base:13"
+# The systems that nodes are made of, where that is another.
+_SYSTEMS = {"12": "swarmkit/base:12"}
 REPOSITORY = "swarmkit/node"
 _BASE_SCRIPT = Path(__file__).resolve().parents[1] / "images" / "base.sh"
 # Fast, and the file is a third of the size.
@@ -28,24 +31,35 @@ _GZIP_LEVEL = 4
 _LINES_SHOWN = 12
 
 
-def ensure(client: DockerClient, bare: bool, say: Callable[[str], None]) -> str:
+def stable_tag(bare: bool, release: str = DEFAULT_RELEASE) -> str:
+    """What names the newest image for nodes, whatever it was built from: `swarmkit/node:bare` and so on."""
+    target = "bare" if bare else "docker"
+    return f"{REPOSITORY}:{target}" if release == DEFAULT_RELEASE else f"{REPOSITORY}:{target}-{release}"
+
+
+def ensure(client: DockerClient, bare: bool, release: str, say: Callable[[str], None]) -> str:
     """The tag of the image for nodes, `bare` or with an engine, built where it is not there yet.
 
-    `swarmkit/node:bare` and `swarmkit/node:docker` name the newest. Raises OperationFailed, with the
-    end of the log, where an image cannot be made.
+    It stays the same for as long as nothing changes that goes into the image; `stable_tag` then names
+    the same image. `release`: one of RELEASES. Raises OperationFailed, with the end of the log, where an
+    image cannot be made.
     """
     folder = resources.folder("lab")
-    base = _base(client, say)
-    target = "bare" if bare else "docker"
-    tag = f"{REPOSITORY}:{target}-{fingerprint(folder, base)}"
-    if _id(client, tag) is None:
+    system = _SYSTEMS.get(release, BASE)
+    bases = {tag: _base(client, tag, say) for tag in (BASE, system)}
+    stable = stable_tag(bare, release)
+    tag = f"{stable}-{fingerprint(folder, ' '.join(bases.values()))}"
+    built = _id(client, tag)
+    if built is None:
         with tempfile.TemporaryFile() as context:
             write_context(folder, _saved(client), context)
             context.seek(0)
             say("building the image of a node")
-            _build(client, context, tag, target)
+            arguments = {"BASE": system, "RELEASE": release}
+            _build(client, context, tag, "bare" if bare else "docker", arguments)
+    if built is None or _id(client, stable) != built:
         with explained("naming the image", where=tag):
-            client.images.get(tag).tag(REPOSITORY, target)
+            client.images.get(tag).tag(REPOSITORY, stable.removeprefix(f"{REPOSITORY}:"))
     return tag
 
 
@@ -59,18 +73,20 @@ def _id(client: DockerClient, tag: str) -> str | None:
             return None
 
 
-def _base(client: DockerClient, say: Callable[[str], None]) -> str:
-    if found := _id(client, BASE):
+def _base(client: DockerClient, tag: str, say: Callable[[str], None]) -> str:
+    """The ID of a base image, which is made where it is missing."""
+    if found := _id(client, tag):
         return found
     said = []
-    with subprocess.Popen(["sh", _BASE_SCRIPT], stderr=subprocess.PIPE, text=True) as script:
+    release = tag.rpartition(":")[2]
+    with subprocess.Popen(["sh", _BASE_SCRIPT, release], stderr=subprocess.PIPE, text=True) as script:
         assert script.stderr is not None, "asked for above"
         for line in script.stderr:
             said.append(line.rstrip())
             say(said[-1])
-    found = _id(client, BASE)
+    found = _id(client, tag)
     if script.returncode != 0 or found is None:
-        raise OperationFailed(f"the image {BASE} could not be made", hint="\n  ".join(said[-_LINES_SHOWN:]))
+        raise OperationFailed(f"the image {tag} could not be made", hint="\n  ".join(said[-_LINES_SHOWN:]))
     return found
 
 
@@ -116,7 +132,9 @@ def _saved(client: DockerClient) -> Iterable[bytes]:
         return client.images.get(BASE).save(named=BASE)
 
 
-def _build(client: DockerClient, context: IO[bytes], tag: str, target: str) -> None:
+def _build(
+    client: DockerClient, context: IO[bytes], tag: str, target: str, arguments: dict[str, str]
+) -> None:
     api: Any = client.api
     log: list[str] = []
     with explained("building the image", where=tag):
@@ -126,9 +144,8 @@ def _build(client: DockerClient, context: IO[bytes], tag: str, target: str) -> N
             custom_context=True,
             tag=tag,
             target=target,
-            buildargs={"BASE": BASE},
+            buildargs=arguments,
             network_mode="host",
-            labels={LABEL: IMAGE_VALUE},
             use_config_proxy=True,
             rm=True,
             forcerm=True,

@@ -47,18 +47,20 @@ def up(
     nodes: int | None,
     managers: int | None,
     bare: bool | None,
+    release: str | None = None,
     *,
     say: Say,
     warn: Say,
 ) -> Outcome:
     """Make the lab, or complete, grow or start it; nothing where it is as asked.
 
-    None means: as the lab is, or the default for a new one. Ends when every node lets the lab's key in
+    None means: as the lab is, or the default for a new one; `release` is that of the nodes that are made
+    now, so that a lab can grow by nodes of another. Ends when every node lets the lab's key in
     by SSH and, unless bare, its engine answers. Raises UsageError where what is asked for cannot be had,
     Unreachable where a node does not come up in time, OperationFailed where the engine refuses.
     """
     known = engine.find(client, checked_name(name)).get(name)
-    size = plan.wanted_size(known.lab if known else None, nodes, managers, bare)
+    size = plan.wanted_size(known.lab if known else None, nodes, managers, bare, release)
     found = known or engine.Found(Lab(name, size))
     lab = found.lab
     site = _Site(client, name, size.bare, Folder(name))
@@ -73,7 +75,7 @@ def up(
         for leftover in found.never_started:
             engine.remove(client, leftover)
         site.folder.forget_others([state.node for state in lab.nodes])
-        tag = image.ensure(client, size.bare, say)
+        tag = image.ensure(client, size.bare, size.release, say)
         ports = _ports(client)
         new = plan.missing_nodes(lab, size, found.subnet or _make_network(client, name, size), ports)
         jobs += [partial(site.made, node, tag, public_key, ports) for node in new]

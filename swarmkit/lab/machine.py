@@ -6,53 +6,9 @@ import socket
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from swarmkit import resources
 from swarmkit.lab.container import MODULES
 from swarmkit.lab.plan import parse_routes
-
-# In the order of their numbers, from linux/capability.h.
-_CAPABILITIES = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-]
 
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 # A node's systemd, with what it starts, takes six or seven; the machine's own programs need some as well.
@@ -61,9 +17,9 @@ _INOTIFY_PER_NODE = 8
 
 def missing_capabilities(bounding_set: int, last: int) -> list[str]:
     """The names of capabilities up to number `last` that a bounding set lacks (capabilities(7))."""
-    return [
-        name for number, name in enumerate(_CAPABILITIES) if number <= last and not bounding_set >> number & 1
-    ]
+    # In the order of their numbers, from linux/capability.h; the Vagrantfile reads them as well.
+    names = (resources.folder("lab") / "capabilities").read_text(encoding="ascii").split()
+    return [name for number, name in enumerate(names) if number <= last and not bounding_set >> number & 1]
 
 
 def capabilities_lacking() -> list[str]:

@@ -11,9 +11,12 @@ from swarmkit.inventory import Role
 
 DEFAULT_NAME = "lab"
 
-# On everything that belongs to a lab; the value is the lab's name, on images the word `image`.
+# What a node can be: a Debian release, or `sid`, Debian 13 with the Docker Engine of Debian unstable.
+RELEASES = ("12", "13", "sid")
+DEFAULT_RELEASE = "13"
+
+# On everything that belongs to a lab; the value is the lab's name.
 LABEL = "swarmkit.lab"
-IMAGE_VALUE = "image"
 
 # On a node's container.
 _NODE = "swarmkit.lab.node"
@@ -26,6 +29,7 @@ _BALANCER_PORT = "swarmkit.lab.balancer-port"
 _NODES = "swarmkit.lab.nodes"
 _MANAGERS = "swarmkit.lab.managers"
 _BARE = "swarmkit.lab.bare"
+_RELEASE = "swarmkit.lab.debian"
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Size:
-    """What a lab is to have: so many nodes, so many of them managers, with an engine or without."""
+    """What a lab is to have: so many nodes, so many of them managers, with an engine or without.
+
+    `release`: of RELEASES, the one of nodes that are yet to be made.
+    """
 
     nodes: int
     managers: int
     bare: bool
+    release: str = DEFAULT_RELEASE
 
     def labels(self, lab: str) -> dict[str, str]:
         """The labels of the lab's network."""
@@ -79,12 +87,14 @@ class Size:
             _NODES: str(self.nodes),
             _MANAGERS: str(self.managers),
             _BARE: str(int(self.bare)),
+            _RELEASE: self.release,
         }
 
     @staticmethod
     def from_labels(labels: Mapping[str, str]) -> Size:
         """The size that a network's labels tell of."""
-        return Size(int(labels[_NODES]), int(labels[_MANAGERS]), labels[_BARE] == "1")
+        release = labels.get(_RELEASE, DEFAULT_RELEASE)
+        return Size(int(labels[_NODES]), int(labels[_MANAGERS]), labels[_BARE] == "1", release)
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,17 @@ def checked_name(name: str) -> str:
             hint="use small letters, digits and hyphens, 32 characters at most, such as: test-1",
         )
     return name
+
+
+def checked_release(release: str | None) -> str:
+    """`release` if nodes can be made of it, the default for None."""
+    if release is None:
+        return DEFAULT_RELEASE
+    if release not in RELEASES:
+        raise UsageError(
+            f'there are no nodes of Debian "{release}"', hint=f"there are: {', '.join(RELEASES)}"
+        )
+    return release
 
 
 def container_name(lab: str, node: str) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from swarmkit.errors import OperationFailed, UsageError
 from swarmkit.inventory import Role
-from swarmkit.lab.models import Lab, Node, Size
+from swarmkit.lab.models import Lab, Node, Size, checked_release
 
 DEFAULT_NODES = 3
 MAX_NODES = 100
@@ -30,16 +30,19 @@ _RANGES = (IPv4Network("172.16.0.0/16"), IPv4Network("198.18.0.0/15"))
 _SUBNET_PREFIX = 24
 
 
-def wanted_size(lab: Lab | None, nodes: int | None, managers: int | None, bare: bool | None) -> Size:
+def wanted_size(
+    lab: Lab | None, nodes: int | None, managers: int | None, bare: bool | None, release: str | None = None
+) -> Size:
     """What the lab is to have, from what exists and what the user asks for (None: no wish).
 
     Raises UsageError where the two cannot be had together: labs grow by workers and never shrink.
     """
     if lab is None:
         managers = 1 if managers is None else managers
-        size = Size(max(DEFAULT_NODES, managers) if nodes is None else nodes, managers, bool(bare))
+        nodes = max(DEFAULT_NODES, managers) if nodes is None else nodes
+        size = Size(nodes, managers, bool(bare), checked_release(release))
     else:
-        size = _grown(lab, nodes, managers, bare)
+        size = _grown(lab, nodes, managers, bare, release)
     if size.managers < 1:
         raise UsageError("a lab needs at least one manager")
     if size.managers > size.nodes:
@@ -49,7 +52,7 @@ def wanted_size(lab: Lab | None, nodes: int | None, managers: int | None, bare: 
     return size
 
 
-def _grown(lab: Lab, nodes: int | None, managers: int | None, bare: bool | None) -> Size:
+def _grown(lab: Lab, nodes: int | None, managers: int | None, bare: bool | None, release: str | None) -> Size:
     existing = max(lab.begun.nodes, len(lab.nodes))
     if nodes is not None and nodes < existing:
         raise UsageError(
@@ -68,7 +71,8 @@ def _grown(lab: Lab, nodes: int | None, managers: int | None, bare: bool | None)
             f"lab {lab.name} was made {made}",
             hint=f"make another with --name, or this one anew: swarmkit lab down --name {lab.name}",
         )
-    return Size(nodes or existing, lab.begun.managers, lab.begun.bare)
+    release = checked_release(release or lab.begun.release)
+    return Size(nodes or existing, lab.begun.managers, lab.begun.bare, release)
 
 
 def node_names(size: Size) -> list[tuple[str, Role]]:

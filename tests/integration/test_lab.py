@@ -14,6 +14,7 @@ import pytest
 
 from swarmkit.errors import Exit
 from swarmkit.inventory import load
+from swarmkit.lab.engine import find, names
 from swarmkit.lab.find import running
 from tests.conftest import Swarmkit
 
@@ -218,6 +219,18 @@ def test_a_half_made_lab_is_completed(swarmkit: Swarmkit, client: DockerClient, 
     # It has new host keys, and they are known.
     assert ssh(again, "wn1", "hostname").stdout == "wn1\n"
     assert len(load(Path(lab["inventory"])).hosts) == 3
+
+
+def test_a_container_that_others_make_of_the_image_is_no_lab(
+    client: DockerClient, lab: dict[str, Any]
+) -> None:
+    image = client.containers.get(f"swarmkit-{NAME}-m1").image
+    assert image is not None
+    other = client.containers.create(image, name=f"{NAME}-other")
+    try:
+        assert "image" not in {*find(client), *names(client)}
+    finally:
+        other.remove(v=True)
 
 
 def test_down_leaves_nothing(swarmkit: Swarmkit, client: DockerClient, lab: dict[str, Any]) -> None:

@@ -172,6 +172,14 @@ def test_the_network_that_all_share_is_chosen() -> None:
     assert on_common_network({}) == {}
 
 
+def test_vagrant_s_own_network_is_not_chosen_where_another_is_shared() -> None:
+    found = {
+        name: interfaces(f"eth0 172.17.0.{last}/16\neth1 192.168.56.{last}/24\n")
+        for name, last in (("m1", 11), ("w1", 12))
+    }
+    assert on_common_network(found) == {"m1": "192.168.56.11", "w1": "192.168.56.12"}
+
+
 def test_the_swarm_s_address_is_the_inventory_s_or_that_of_the_name() -> None:
     host = Host("m", "m.lan", "me", private_address="m.lan")
     assert swarm_address(Host("m", "a", "me", private_address="10.0.0.1"), []) == "10.0.0.1"
@@ -191,9 +199,15 @@ def validator() -> Any:
 
 
 @pytest.mark.parametrize("path", sorted(folder("inventories").glob("*.yml")), ids=lambda path: path.name)
-def test_the_examples_are_valid_by_the_schema_and_by_the_loader(path: Path, validator: Any) -> None:
+def test_the_examples_are_valid_by_the_schema_and_by_the_loader(
+    path: Path, validator: Any, tmp_path: Path
+) -> None:
     assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == []
-    assert load(path, environment={}).managers
+    for name in ("m1", "wn1", "wn2"):
+        key = tmp_path / "machines" / name / "virtualbox" / "private_key"
+        key.parent.mkdir(parents=True)
+        key.touch(mode=0o600)
+    assert load(path, environment={"VAGRANT_DOTFILE_PATH": str(tmp_path)}).managers
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from swarmkit import resources
-from swarmkit.lab.image import fingerprint, write_context
+from swarmkit.lab.image import fingerprint, stable_tag, write_context
+from swarmkit.lab.models import RELEASES
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ def test_the_context_is_the_same_whatever_the_files_modes_and_times(folder: Path
         assert saved is not None
         assert gzip.decompress(saved.read()) == b"base image"
     assert modes == {"Dockerfile": 0o644, "base.tar": 0o644, "files/usr/local/sbin/program": 0o755}
+
+
+def test_every_release_has_images_of_its_own() -> None:
+    tags = {stable_tag(bare, release) for bare in (True, False) for release in RELEASES}
+    assert len(tags) == 2 * len(RELEASES)
+    assert {"swarmkit/node:bare", "swarmkit/node:docker", "swarmkit/node:bare-12"} <= tags
 
 
 def test_the_folder_of_the_image_ships_with_the_package() -> None:

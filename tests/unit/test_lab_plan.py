@@ -48,6 +48,16 @@ def test_without_wishes_a_lab_stays_as_it_is() -> None:
     assert wanted_size(lab, None, None, None) == Size(4, 1, bare=True)
 
 
+def test_nodes_of_another_release_join_a_lab_and_an_unknown_one_is_refused() -> None:
+    assert wanted_size(None, None, None, None).release == "13"
+    begun = Size(3, 1, bare=True, release="12")
+    assert wanted_size(lab_of(3, begun), 4, None, None).release == "12"
+    assert wanted_size(lab_of(3, begun), 4, None, None, "sid").release == "sid"
+    with pytest.raises(UsageError) as caught:
+        wanted_size(None, None, None, None, "trixie")
+    assert caught.value.hint == "there are: 12, 13, sid"
+
+
 def test_a_lab_that_was_only_half_made_is_completed() -> None:
     lab = lab_of(2, begun=Size(5, 1, bare=True))
     assert wanted_size(lab, None, None, None).nodes == 5
@@ -96,7 +106,8 @@ def test_nodes_and_sizes_survive_being_labels() -> None:
     assert Node.from_labels(node.labels("x")) == node
     worker = Node("wn1", Role.WORKER, "172.16.5.12", 22002)
     assert Node.from_labels(worker.labels("x")) == worker
-    assert Size.from_labels(Size(3, 1, bare=True).labels("x")) == Size(3, 1, bare=True)
+    size = Size(3, 1, bare=True, release="sid")
+    assert Size.from_labels(size.labels("x")) == size
 
 
 def test_a_subnet_is_free_of_the_engines_and_the_machines_networks() -> None:
