@@ -5,6 +5,7 @@ What `make test` runs of it is a slice; `make soak` runs all.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import threading
@@ -225,6 +226,30 @@ def test_a_disk_that_is_full_stops_its_machine_and_no_other(lab: Lab, sk: Swarmk
     assert sk.json("init")["changed"] == 0
 
 
+def test_a_clock_that_is_wrong_and_a_port_that_is_blocked_keep_everything_as_it_was(
+    lab: Lab, sk: Swarmkit
+) -> None:
+    # What a node's own clock says: that of a container is the machine's, and is not ours to change.
+    ahead = "#!/bin/sh\nexec /bin/date -d '+90 seconds' \"$@\"\n"
+    lab.shell("wn1", f"printf %s {shlex.quote(ahead)} >/usr/local/bin/date; chmod 755 /usr/local/bin/date")
+    try:
+        error = sk("init", code=1).error
+        assert "wn1: clock-skew: the clock is 90 s ahead of the other hosts'" in error
+        assert "let NTP keep it" in error
+    finally:
+        lab.shell("wn1", "rm /usr/local/bin/date")
+    rule = f"INPUT -p udp -s {lab.nodes['m1']['address']} --dport 7946 -j DROP"
+    lab.shell("wn2", f"iptables -I {rule}")
+    try:
+        error = sk("init", code=1).error
+        assert "m1 → wn2: gossip-blocked: 7946/udp: blocked" in error
+        assert "on wn2: iptables -I INPUT -p udp" in error
+    finally:
+        lab.shell("wn2", f"iptables -D {rule}")
+    for name in NAMES:
+        assert "inactive" in lab.shell(name, "docker info --format '{{.Swarm.LocalNodeState}}'")
+
+
 def test_the_lock_of_a_command_that_was_killed_is_broken_by_the_next(lab: Lab, sk: Swarmkit) -> None:
     cut_short(sk, "join", 0.1)
     assert "breaking the lock of" in sk("init").stderr
@@ -259,7 +284,8 @@ def test_a_partition_between_two_nodes_is_survived_and_heals(lab: Lab, sk: Swarm
     lab.shell("wn1", "command -v iptables >/dev/null")
     lab.shell("wn1", f"iptables -I INPUT {rule}")
     try:
-        done = sk("init", code=1)
+        assert "m1 → wn1: no-path" in sk("init", code=1).error
+        done = sk("init", "--skip-checks", code=1)
         assert "wn1" in done.error
         others = {node["name"]: node["status"] for node in sk.json("node", "ls")}
         assert others["wn2"] == "ready"
