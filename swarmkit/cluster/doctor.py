@@ -5,6 +5,7 @@ The looking is here; all judgement is in `preflight`, `links` and `health`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from swarmkit.cluster.health import (
     certificates,
     judge_certificates,
     judge_swarm,
+    majority,
     quorum_lost,
     utc_now,
 )
@@ -29,6 +31,10 @@ from swarmkit.inventory import Host
 from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.swarm import Task, moment, nodes, services
 from swarmkit.ui import Ui
+
+# After a leader has gone the others elect a new one, in a few seconds: no leader meanwhile is no loss.
+ELECTION_TRIES = 5
+ELECTION_SECONDS = 1.0
 
 
 @dataclass
@@ -121,7 +127,7 @@ def examine_engine(engine: Engine, ui: Ui) -> Diagnosis:
         except EngineError as error:
             if not _is_leaderless(error):
                 raise
-            found.findings.append(quorum_lost("", error.message))
+            found.findings.append(_leaderless())
         else:
             kept = _authority(view)
             found.findings = in_order([*judge_swarm(view), *judge_certificates(kept, utc_now())])
@@ -156,28 +162,31 @@ def _ask(
     problems = [
         problem for host in hosts if host.name in facts for problem in _engine(host, facts[host.name])
     ]
-    leaderless: list[Finding] = []
-    for host in hosts:
-        if host.name not in facts or not facts[host.name].swarm.is_manager:
-            continue
-        try:
-            return read_swarm(fleet.engine(host)), problems
-        except EngineError as error:
-            if _is_leaderless(error):
-                leaderless.append(quorum_lost(host.name, error.message))
-            else:
-                problems.append(
-                    Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT)
-                )
-        except Unreachable as error:
-            problems.append(Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT))
-    if leaderless:
-        return None, [*problems, leaderless[0]]
+    asked = [host for host in hosts if host.name in facts and facts[host.name].swarm.is_manager]
+    for left in range(ELECTION_TRIES, 0, -1):
+        silent: list[Finding] = []
+        is_leaderless = False
+        for host in asked:
+            try:
+                return read_swarm(fleet.engine(host)), [*problems, *silent]
+            except (EngineError, Unreachable) as error:
+                if isinstance(error, EngineError) and _is_leaderless(error):
+                    is_leaderless = True
+                else:
+                    down = Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT)
+                    silent.append(down)
+        # With too few managers there is nothing to wait for.
+        if not is_leaderless or left == 1 or len(asked) < majority(len(fleet.inventory.managers)):
+            problems += silent
+            break
+        time.sleep(ELECTION_SECONDS)
+    if is_leaderless:
+        return None, [*problems, _leaderless()]
     if not any(one.swarm.is_member for one in facts.values()):
         if facts:
             text = "no machine that answers is in a swarm"
             problems.append(Finding("no-swarm", Severity.ERROR, "", text, "form it: swarmkit init"))
-    else:
+    elif not asked:
         text = "no manager of the swarm answers: only workers do"
         hint = "bring the managers back; see what is said of each"
         problems.append(Finding("no-manager", Severity.ERROR, "", text, hint))
@@ -204,6 +213,10 @@ def _is_leaderless(error: EngineError) -> bool:
     """Whether a manager could not ask the leader (moby, cluster/errors.go), or did not find one in time."""
     text = error.message.lower()
     return "does not have a leader" in text or "context deadline exceeded" in text or "quorum" in text
+
+
+def _leaderless() -> Finding:
+    return quorum_lost("the managers have no leader: no majority of them reach each other")
 
 
 def _authority(view: SwarmView) -> list[Certificate]:
