@@ -35,11 +35,13 @@ from swarmkit.ui import Ui
 # After a leader has gone the others elect a new one, in a few seconds: no leader meanwhile is no loss.
 ELECTION_TRIES = 5
 ELECTION_SECONDS = 1.0
+# What is said of the swarm by whoever was asked, although there is nothing more to read.
+_ANSWERS = frozenset({"quorum-lost", "no-swarm"})
 
 
 @dataclass
 class Diagnosis:
-    """What was found, and what was looked at. `reached` is whether anything of the swarm answered."""
+    """What was found, and what was looked at. `reached` is whether the swarm, or its absence, was seen."""
 
     cluster: str
     findings: list[Finding] = field(default_factory=list)
@@ -90,7 +92,7 @@ def examine(fleet: Fleet, ui: Ui) -> Diagnosis:
         shown.detail("  asking the swarm")
         view, problems = _ask(fleet, hosts, facts)
         found.findings += problems
-        found.reached = any(one.swarm.is_member for one in facts.values()) if facts else False
+        found.reached = view is not None or any(one.code in _ANSWERS for one in problems)
         shown.detail("  trying the ports between the machines")
         sizes = (
             {"data_path_port": view.data_path_port, "packet_size": view.packet_size}
