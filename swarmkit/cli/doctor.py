@@ -22,7 +22,7 @@ def doctor(context: typer.Context) -> None:
     """Look for what is wrong with the machines, the ports between them, the swarm and its services.
 
     Changes nothing. Exits with 0 where nothing is broken (warnings and notes included), with 1 where
-    something is, with 3 where nothing of the swarm can be reached.
+    something is, with 3 where no manager of the swarm can be reached.
     """
     from swarmkit.cluster.doctor import examine, examine_engine
     from swarmkit.target import fleet_of, opened, resolve

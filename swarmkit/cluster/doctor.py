@@ -5,6 +5,7 @@ The looking is here; all judgement is in `preflight`, `links` and `health`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,16 +25,23 @@ from swarmkit.cluster.health import (
 )
 from swarmkit.cluster.links import LinkReport, check_links
 from swarmkit.cluster.preflight import preflight
+from swarmkit.cluster.quorum import majority
 from swarmkit.errors import Exit, Unreachable
 from swarmkit.inventory import Host
 from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.swarm import Task, moment, nodes, services
 from swarmkit.ui import Ui
 
+# After a leader has gone the others elect a new one, in a few seconds: no leader meanwhile is no loss.
+ELECTION_TRIES = 5
+ELECTION_SECONDS = 1.0
+# What is said of the swarm by whoever was asked, although there is nothing more to read.
+_ANSWERS = frozenset({"quorum-lost", "no-swarm"})
+
 
 @dataclass
 class Diagnosis:
-    """What was found, and what was looked at. `reached` is whether anything of the swarm answered."""
+    """What was found, and what was looked at. `reached` is whether the swarm, or its absence, was seen."""
 
     cluster: str
     findings: list[Finding] = field(default_factory=list)
@@ -84,7 +92,7 @@ def examine(fleet: Fleet, ui: Ui) -> Diagnosis:
         shown.detail("  asking the swarm")
         view, problems = _ask(fleet, hosts, facts)
         found.findings += problems
-        found.reached = any(one.swarm.is_member for one in facts.values()) if facts else False
+        found.reached = view is not None or any(one.code in _ANSWERS for one in problems)
         shown.detail("  trying the ports between the machines")
         sizes = (
             {"data_path_port": view.data_path_port, "packet_size": view.packet_size}
@@ -121,7 +129,7 @@ def examine_engine(engine: Engine, ui: Ui) -> Diagnosis:
         except EngineError as error:
             if not _is_leaderless(error):
                 raise
-            found.findings.append(quorum_lost("", error.message))
+            found.findings.append(_leaderless())
         else:
             kept = _authority(view)
             found.findings = in_order([*judge_swarm(view), *judge_certificates(kept, utc_now())])
@@ -156,28 +164,31 @@ def _ask(
     problems = [
         problem for host in hosts if host.name in facts for problem in _engine(host, facts[host.name])
     ]
-    leaderless: list[Finding] = []
-    for host in hosts:
-        if host.name not in facts or not facts[host.name].swarm.is_manager:
-            continue
-        try:
-            return read_swarm(fleet.engine(host)), problems
-        except EngineError as error:
-            if _is_leaderless(error):
-                leaderless.append(quorum_lost(host.name, error.message))
-            else:
-                problems.append(
-                    Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT)
-                )
-        except Unreachable as error:
-            problems.append(Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT))
-    if leaderless:
-        return None, [*problems, leaderless[0]]
+    asked = [host for host in hosts if host.name in facts and facts[host.name].swarm.is_manager]
+    for left in range(ELECTION_TRIES, 0, -1):
+        silent: list[Finding] = []
+        is_leaderless = False
+        for host in asked:
+            try:
+                return read_swarm(fleet.engine(host)), [*problems, *silent]
+            except (EngineError, Unreachable) as error:
+                if isinstance(error, EngineError) and _is_leaderless(error):
+                    is_leaderless = True
+                else:
+                    down = Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT)
+                    silent.append(down)
+        # With too few managers there is nothing to wait for.
+        if not is_leaderless or left == 1 or len(asked) < majority(len(fleet.inventory.managers)):
+            problems += silent
+            break
+        time.sleep(ELECTION_SECONDS)
+    if is_leaderless:
+        return None, [*problems, _leaderless()]
     if not any(one.swarm.is_member for one in facts.values()):
         if facts:
             text = "no machine that answers is in a swarm"
             problems.append(Finding("no-swarm", Severity.ERROR, "", text, "form it: swarmkit init"))
-    else:
+    elif not asked:
         text = "no manager of the swarm answers: only workers do"
         hint = "bring the managers back; see what is said of each"
         problems.append(Finding("no-manager", Severity.ERROR, "", text, hint))
@@ -204,6 +215,10 @@ def _is_leaderless(error: EngineError) -> bool:
     """Whether a manager could not ask the leader (moby, cluster/errors.go), or did not find one in time."""
     text = error.message.lower()
     return "does not have a leader" in text or "context deadline exceeded" in text or "quorum" in text
+
+
+def _leaderless() -> Finding:
+    return quorum_lost("the managers have no leader: no majority of them reach each other")
 
 
 def _authority(view: SwarmView) -> list[Certificate]:

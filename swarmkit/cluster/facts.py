@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
 from swarmkit.cluster.settings import FACTS as SETTINGS_FACTS
@@ -33,7 +33,7 @@ SCRIPT = f"""
 fact() {{ printf '%s=%s\\n' "$1" "$2"; }}
 first() {{ line=; read -r line 2>/dev/null <"$1" || [ -n "$line" ]; }}
 fact clock "$(date +%s.%N)"
-. /etc/os-release
+if [ -r /etc/os-release ]; then . /etc/os-release; fi
 fact os.id "$ID"
 fact os.like "$ID_LIKE"
 fact os.name "$PRETTY_NAME"
@@ -305,8 +305,16 @@ class HostFacts:
 
     def nic_of(self, address: str) -> Nic | None:
         """The interface that has an IP address."""
-        name = next((one.interface for one in self.addresses if str(one.address.ip) == address), None)
-        return next((nic for nic in self.nics if nic.name == name), None)
+        own = self.own_address(address)
+        return next((nic for nic in self.nics if own is not None and nic.name == own.interface), None)
+
+    def own_address(self, address: str) -> InterfaceAddress | None:
+        """The host's own address that is `address`, however that is written; None where it has none."""
+        try:
+            wanted = ip_address(address)
+        except ValueError:
+            return None
+        return next((one for one in self.addresses if one.address.ip == wanted), None)
 
     @classmethod
     def parse(cls, output: str, sent: float | None = None, received: float | None = None) -> HostFacts:

@@ -122,13 +122,17 @@ def judge_swarm(
 def _quorum(view: SwarmView) -> Iterator[Finding]:
     count, reachable = len(view.managers), len(view.reachable)
     away = ", ".join(node.name for node in view.managers if node not in view.reachable)
-    if reachable < count:
+    if view.may_fail < 0:
+        yield quorum_lost(
+            f"{reachable} of {count} managers reachable (not {away}), and {majority(count)} must agree"
+        )
+    elif reachable < count:
         hint = (
             f"bring {away} back; what will not come back is taken out with `swarmkit leave`, and another "
             "node made a manager with `swarmkit node promote`"
         )
         text = f"{reachable} of {count} managers reachable (not {away})"
-        if view.may_fail <= 0:
+        if view.may_fail == 0:
             text += ": quorum at its edge; if one more fails, nothing can be changed or moved any more"
             yield Finding("quorum-at-edge", ERROR, "", text, hint)
         else:
@@ -148,15 +152,14 @@ def _quorum(view: SwarmView) -> Iterator[Finding]:
         yield Finding("even-managers", NOTE, "", text, "an odd number of managers is best")
 
 
-def quorum_lost(host: str, said: str) -> Finding:
-    """The finding for a manager that cannot tell anything, for the managers have no leader."""
+def quorum_lost(why: str) -> Finding:
+    """The finding for managers that are no majority any more, and so have no leader."""
     return Finding(
         "quorum-lost",
         ERROR,
-        host,
-        f"the managers have no leader: fewer than half of them reach each other ({said}). "
-        "What runs goes on running; nothing can be changed, and what fails is not started again",
-        "bring managers back until more than half are up. If they are lost for good, on one that is "
+        "",
+        f"{why}. What runs goes on running; nothing can be changed, and what fails is not started again",
+        "bring managers back until more than half of all are up. If they are lost for good, on one that is "
         "left: docker swarm init --force-new-cluster --advertise-addr ADDRESS",
     )
 

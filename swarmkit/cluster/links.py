@@ -334,16 +334,11 @@ def _blocked(
 
 def opening(target: Host, source: Host, found: HostFacts, probe: Probe) -> str:
     """The command that lets the nodes' own network in, in the words of the firewall that is in charge."""
-    network = next(
-        (
-            str(one.address.network)
-            for one in found.addresses
-            if str(one.address.ip) == target.private_address
-            and isinstance(one.address, IPv4Interface)
-            and IPv4Address(source.private_address) in one.address.network
-        ),
-        source.private_address,
-    )
+    own = found.own_address(target.private_address)
+    network = source.private_address
+    if own is not None and isinstance(own.address, IPv4Interface):
+        whole = own.address.network
+        network = str(whole) if IPv4Address(network) in whole else network
     port, protocol = probe.port, probe.protocol
     match found.firewalls[:1]:
         case ("ufw",):

@@ -73,7 +73,7 @@ def preflight(
 
 def _address(host: Host, found: HostFacts) -> Iterator[Finding]:
     own = [one for one in found.addresses if not one.address.ip.is_loopback]
-    if own and all(str(one.address.ip) != host.private_address for one in own):
+    if own and found.own_address(host.private_address) is None:
         usable = [str(one) for one in own if not one.address.ip.is_link_local]
         yield Finding(
             "private-address-missing",
@@ -339,9 +339,9 @@ def _mtus(hosts: Sequence[Host], facts: Facts, packet_size: int) -> Iterator[Fin
         if nic.mtu != usual:
             yield Finding(
                 "mtu-mismatch",
-                ERROR,
+                ERROR if nic.mtu < packet_size else WARNING,
                 name,
-                f"{nic.name} has MTU {nic.mtu}, those of the other hosts {usual}: large packets are lost",
+                f"{nic.name} has MTU {nic.mtu}, those of the other hosts {usual}: large packets may be lost",
                 f"ip link set {nic.name} mtu {usual} (and in the network's configuration, for good)",
             )
         elif nic.mtu < packet_size:

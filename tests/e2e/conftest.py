@@ -20,6 +20,11 @@ from tests.conftest import Swarmkit
 LAB = f"swarmkit-tests-{hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:6]}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The story comes first: it begins with machines as they are made."""
+    items.sort(key=lambda item: "test_story" not in item.nodeid and "e2e" in item.nodeid)
+
+
 @dataclass(frozen=True)
 class Lab:
     """A lab and the ways into it."""

@@ -124,6 +124,8 @@ def test_a_swarm_that_is_well_has_no_findings() -> None:
         (3, 1, "quorum-at-edge", "2 of 3 managers reachable (not m0): quorum at its edge"),
         (5, 1, "manager-unreachable", "4 of 5 managers reachable (not m0): 1 more may fail"),
         (5, 2, "quorum-at-edge", "3 of 5 managers reachable (not m0, m1)"),
+        (3, 2, "quorum-lost", "1 of 3 managers reachable (not m0, m1), and 2 must agree"),
+        (2, 1, "quorum-lost", "1 of 2 managers reachable (not m0), and 2 must agree"),
         (2, 0, "even-managers", "none may fail"),
         (4, 0, "even-managers", "4 managers bear the loss of 1, as 3 do"),
     ],

@@ -208,6 +208,20 @@ def test_an_mtu_unlike_the_others_is_named() -> None:
     assert finding.hint.startswith("ip link set eth0 mtu 1500")
 
 
+@pytest.mark.parametrize(("odd", "usual"), [(9000, 1500), (1500, 9000)])
+def test_an_mtu_unlike_the_others_that_holds_overlays_is_a_warning(odd: int, usual: int) -> None:
+    mtus = {host.name: odd if host.name == "w2" else usual for host in HOSTS}
+    facts = {host.name: sound(host, nics=(Nic("eth0", mtus[host.name]),)) for host in HOSTS}
+    finding = only(preflight(HOSTS, facts))
+    assert (finding.code, finding.host, finding.severity.value) == ("mtu-mismatch", "w2", "warning")
+
+
+def test_an_address_is_the_same_however_it_is_written() -> None:
+    six = replace(HOSTS[1], private_address="fd00:0::0011")
+    own = (InterfaceAddress("eth0", ip_interface("fd00::11/64")),)
+    assert preflight([six], {"w1": sound(six, addresses=own)}) == []
+
+
 def test_a_network_too_small_for_overlays_is_told_what_they_may_have() -> None:
     small = {host.name: sound(host, nics=(Nic("eth0", 1460),)) for host in HOSTS}
     findings = preflight(HOSTS, small)
