@@ -259,11 +259,11 @@ def reason(error: BaseException) -> str:
     """Why a connection could not be made, or ended."""
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
         return reason(next(iter(error.errors.values())))
-    if isinstance(error, paramiko.SSHException) and "protocol banner" in str(error):
+    # How paramiko says that nothing came, or something else, of what an SSH server says first.
+    if isinstance(error, paramiko.SSHException) and any(
+        words in str(error) for words in ("protocol banner", "No existing session")
+    ):
         return "what answers there is no SSH server"
-    if isinstance(error, paramiko.SSHException) and "No existing session" in str(error):
-        # How paramiko says that nothing came of what an SSH server says first.
-        return "no SSH server answers there: connected, and heard nothing"
     if isinstance(error, paramiko.ChannelException):
         return (error.text or "refused by the gateway").lower()
     if isinstance(error, socket.gaierror):
