@@ -62,6 +62,8 @@ def init(
     break_lock: BreakLock = False,
 ) -> None:
     """Turn the inventory's machines into a swarm; again: nothing is changed that is right."""
+    from swarmkit.cluster import bootstrap
+    from swarmkit.cluster.plan import Consent
     from swarmkit.target import announce, fleet_of
 
     given = globals_of(context)
@@ -69,19 +71,14 @@ def init(
     announce(target, given.ui)
     if prune:
         confirm_target(given, target, f"nodes that {target.origin} does not have will leave {target.name}")
+    options = bootstrap.Options(
+        dry_run=dry_run,
+        skip_checks=skip_checks,
+        consent=Consent(take_over=take_over, adopt=adopt, prune=prune, force=force),
+        lock_wait=lock_wait,
+        break_lock=break_lock,
+    )
     with fleet_of(target, accept_host_keys=accept_host_keys) as fleet:
-        # What is yet to be loaded takes as long as machines do to let us in.
-        fleet.log_in_ahead()
-        from swarmkit.cluster import bootstrap
-        from swarmkit.cluster.plan import Consent
-
-        options = bootstrap.Options(
-            dry_run=dry_run,
-            skip_checks=skip_checks,
-            consent=Consent(take_over=take_over, adopt=adopt, prune=prune, force=force),
-            lock_wait=lock_wait,
-            break_lock=break_lock,
-        )
         report = bootstrap.init(fleet, given.ui, options)
         count = len(fleet.inventory.hosts)
     ready = f"{count} nodes are ready" if count != 1 else "1 node is ready"

@@ -155,19 +155,6 @@ class Fleet:
         raise_all(errors)
         raise AssertionError("without hosts there is nothing to ask")
 
-    def log_in_ahead(self) -> None:
-        """Begin to log in on all hosts while something else is done, such as loading modules.
-
-        Where that fails, whoever uses the connection is told.
-        """
-
-        def log_in(host: Host) -> None:
-            with suppress(SwarmkitError):
-                self.connection(host).open()
-
-        for host in self.inventory.hosts[: self._at_once]:
-            threading.Thread(target=log_in, args=(host,), daemon=True).start()
-
     def open_engine_ahead(self, host: Host) -> None:
         """Open a host's engine while something else is waited for; where that fails, `engine` says so.
 
