@@ -18,8 +18,9 @@ use POSIX ();
 use Socket;
 
 use constant { MAGIC => "\0swk\0\0\0\0", COPIES => 3, PAUSE => 0.03, GOSSIP => 7946 };
-# Linux: IPPROTO_IP, IPPROTO_UDP, SO_ATTACH_FILTER, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE (asm/socket.h, linux/in.h).
-use constant { IP => 0, UDP => 17, ATTACH_FILTER => 26, MTU_DISCOVER => 10, PROBE => 3 };
+# Linux (linux/in.h, asm/socket.h): IPPROTO_IP, IPPROTO_UDP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE;
+# SO_ATTACH_FILTER, SO_REUSEPORT.
+use constant { IP => 0, UDP => 17, MTU_DISCOVER => 10, PROBE => 3, ATTACH_FILTER => 26, REUSE_PORT => 15 };
 
 sub listen_for {
     my ($file, $seconds, $nonce, @ports) = @_;
@@ -32,7 +33,8 @@ sub listen_for {
     my @listening;
     for my $port (@ports) {
         socket(my $tcp, PF_INET, SOCK_STREAM, 0) or die "socket: $!\n";
-        setsockopt($tcp, SOL_SOCKET, SO_REUSEADDR, 1);
+        # Two checks at one time share the port; with the engine we never do.
+        setsockopt($tcp, SOL_SOCKET, $_, 1) for SO_REUSEADDR, REUSE_PORT;
         # A port that is taken is answered by whoever has it.
         push @listening, $tcp if bind($tcp, sockaddr_in($port, INADDR_ANY)) && listen($tcp, 512);
     }
