@@ -12,12 +12,13 @@ from swarmkit.cluster.phases import CHANGING, DRAIN_SECONDS, Work, apply
 from swarmkit.cluster.plan import ClusterPlan, departure
 from swarmkit.cluster.quorum import Quorum, refusal
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable, UsageError, raise_all
+from swarmkit.images.registry import SERVICE as REGISTRY
 from swarmkit.images.registry import VOLUME as REGISTRY_VOLUME
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import TrustPlan
 from swarmkit.inventory import Host, Inventory
 from swarmkit.remote import Engine, Fleet
-from swarmkit.swarm import Node, find_node, nodes
+from swarmkit.swarm import Node, find_node, nodes, services
 from swarmkit.ui import Ui
 
 # Docker names volumes that nobody named by 64 hexadecimal digits.
@@ -53,6 +54,12 @@ def leave(
                 hint="give them another gateway first; --force lets it leave all the same",
             )
         actions = tuple(_steps(fleet, ui, node, host, known, force))
+        pinned = f"node.id=={node.id}" if node else ""
+        if any(one.name == REGISTRY and pinned in one.constraints for one in services(manager)):
+            ui.warn(
+                f"the cluster's registry is on {known}: afterwards run `swarmkit init`, which gives it to "
+                "another manager, and `swarmkit stack up` of what has images of its own"
+            )
         if options.dry_run:
             return known, Report(inventory.cluster, actions, "planned", seconds())
         work = Work(fleet, ClusterPlan(actions, founder, TrustPlan()), ui, drain_seconds=timeout)

@@ -185,9 +185,16 @@ def departure(
 
 
 def registry_host(inventory: Inventory, facts: Mapping[str, HostFacts]) -> Host:
-    """The manager that runs the registry: the one that has its certificate, else the first."""
-    holders = [host for host in inventory.managers if host.name in facts and facts[host.name].trust.server]
-    return (holders or list(inventory.managers))[0]
+    """The manager that runs the registry: the one that has its certificate, else the first.
+
+    One that is away keeps it while the others go by its address: it is expected back. Whoever takes it
+    out of the inventory gives it up.
+    """
+    seen = [host for host in inventory.managers if host.name in facts]
+    holders = [host for host in seen if facts[host.name].trust.server]
+    named = {found.trust.hosts_ip for found in facts.values()}
+    away = [host for host in inventory.managers if host not in seen and host.private_address in named]
+    return (holders or away or seen or list(inventory.managers))[0]
 
 
 def _foreign(inventory: Inventory, state: SwarmState) -> UsageError | None:

@@ -367,6 +367,10 @@ def test_the_only_manager_cannot_move() -> None:
 
 # Machines that are away
 
+M3 = host("m3", Role.MANAGER, 3)
+THREE = Inventory("test", (M1, M2, M3, W1))
+THREE_FACTS = ALL | {"m3": member(M3)}
+
 
 def test_a_machine_that_is_away_is_left_out_and_stops_no_other() -> None:
     facts = {name: found for name, found in ALL.items() if name != "w1"} | {"w2": BARE}
@@ -377,6 +381,16 @@ def test_a_machine_that_is_away_is_left_out_and_stops_no_other() -> None:
 def test_a_dead_manager_is_not_the_one_to_speak_through() -> None:
     facts = {name: found for name, found in ALL.items() if name != "m1"}
     assert plan_cluster(INVENTORY, facts, formed(M1, M2, W1, W2)).founder == M2
+
+
+def test_the_registry_stays_with_a_manager_that_is_away_and_moves_when_it_is_gone() -> None:
+    facts = {name: found for name, found in THREE_FACTS.items() if name != "m1"}
+    state = formed(M1, M2, M3, W1)
+    assert plan_cluster(THREE, facts, state).actions == ()
+    without = Inventory("test", (M2, M3, W1))
+    plan = plan_cluster(without, facts, formed(M2, M3, W1))
+    assert titles(plan)[0] == "m2: issue the registry's certificate"
+    assert {f"{name}: name the registry in /etc/hosts" for name in ("m2", "m3", "w1")} <= set(titles(plan))
 
 
 # Nodes' state
@@ -469,10 +483,6 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 
 # Managers
-
-M3 = host("m3", Role.MANAGER, 3)
-THREE = Inventory("test", (M1, M2, M3, W1))
-THREE_FACTS = ALL | {"m3": member(M3)}
 
 
 def test_a_manager_too_many_is_demoted() -> None:
