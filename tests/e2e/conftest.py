@@ -54,8 +54,13 @@ class Lab:
 def machines(docker_engine: None, swarmkit: Swarmkit) -> Iterator[Callable[[int], Lab]]:
     """Gives a lab of bare machines, made when first asked for; asked for more, it grows."""
 
+    most = 0
+
     def up(count: int) -> Lab:
-        found = swarmkit.json("lab", "up", "--bare", "--name", LAB, "--nodes", str(count))
+        nonlocal most
+        # Others may have asked for more: a lab does not shrink.
+        most = max(most, count)
+        found = swarmkit.json("lab", "up", "--bare", "--name", LAB, "--nodes", str(most))
         inventory = Path(found["inventory"])
         by_name = {node["name"]: node for node in found["nodes"]}
         return Lab(

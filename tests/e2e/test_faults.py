@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import Swarmkit
 from tests.e2e.conftest import LAB, Lab, eventually
@@ -296,16 +297,21 @@ def test_a_partition_between_two_nodes_is_survived_and_heals(lab: Lab, sk: Swarm
 
 
 @ALL_OF_IT
-def test_a_package_manager_that_is_busy_is_waited_for(lab: Lab, machines: Callable[[int], Lab]) -> None:
-    grown = machines(4)
+def test_a_package_manager_that_is_busy_is_waited_for(
+    sk: Swarmkit, machines: Callable[[int], Lab], inventory: Callable[..., Path]
+) -> None:
+    grown = machines(6)
+    path = inventory(m1={})
+    document = yaml.safe_load(path.read_text())
+    node = grown.nodes["wn5"]
+    reached = {"name": "wn5", "port": node["ssh_port"], "private_address": node["address"]}
+    document["workers"] = [document["managers"][0] | reached]
+    path.write_text(yaml.safe_dump(document))
     # As dpkg itself locks it (fcntl); on a machine that has no engine yet.
-    perl = (
-        "open F, q(>>/var/lib/dpkg/lock-frontend); fcntl F, 6, pack(q(s s x4 q q i), 1, 0, 0, 0, 0); sleep 20"
-    )
-    grown.shell("wn3", f"command -v dockerd && exit 1; systemd-run -q --unit=holder perl -e '{perl}'")
-    sk = Swarmkit(lab.swarmkit.environment, grown.inventory, folder=lab.swarmkit.folder)
+    lock = "open F, q(>>/var/lib/dpkg/lock-frontend); fcntl F, 6, pack(q(s s x4 q q i), 1, 0, 0, 0, 0)"
+    grown.shell("wn5", f"command -v dockerd && exit 1; systemd-run -q perl -e '{lock}; sleep 20'")
     begun = time.monotonic()
-    sk("init")
+    assert "holds apt's lock; installing will wait for it" in sk("init").stderr
     assert time.monotonic() - begun > 15
     assert sk.json("init")["changed"] == 0
     sk("reset")
