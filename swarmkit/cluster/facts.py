@@ -18,6 +18,8 @@ from swarmkit.images.trust import TrustFacts
 from swarmkit.inventory.addresses import DOCKER_INTERFACES
 from swarmkit.remote import RootShell
 
+# There while swarmkit forms a swarm on this machine, until that carries its mark.
+FORMING_FILE = "/var/lib/swarmkit/forming"
 # The node's own certificate: it names the node and the swarm that it is of.
 NODE_CERTIFICATE = "/var/lib/docker/swarm/certificates/swarm-node.crt"
 
@@ -120,6 +122,7 @@ if command -v docker >/dev/null; then
   info=$(docker info --format '{{{{json .}}}}' 2>/dev/null)
   fact info "$info"
 fi
+if [ -e {FORMING_FILE} ]; then fact swarm.forming yes; fi
 if [ -s {NODE_CERTIFICATE} ]; then fact swarm.certificate "$(base64 -w 0 {NODE_CERTIFICATE})"; fi
 {SETTINGS_FACTS}
 data=${{info#*'"DockerRootDir":"'}}
@@ -281,6 +284,7 @@ class HostFacts:
     swarm: SwarmMembership
     trust: TrustFacts
     settings: DaemonFacts = field(default_factory=DaemonFacts)
+    is_forming: bool = False
     machine_id: str = ""
     kernel: str = ""
     modules: frozenset[str] = frozenset(MODULES)
@@ -349,6 +353,7 @@ class HostFacts:
             swarm=SwarmMembership.of(info, single.get("swarm.certificate", "")),
             trust=TrustFacts.parse(single),
             settings=DaemonFacts.parse(single),
+            is_forming="swarm.forming" in single,
             machine_id=single.get("machine-id", ""),
             kernel=single.get("kernel", ""),
             modules=modules,

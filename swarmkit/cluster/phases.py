@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import ClassVar, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -37,7 +38,7 @@ from swarmkit.cluster.actions import (
     Trust,
     UpdateNode,
 )
-from swarmkit.cluster.facts import SwarmMembership
+from swarmkit.cluster.facts import FORMING_FILE, SwarmMembership
 from swarmkit.cluster.plan import ClusterPlan
 from swarmkit.cluster.settings import engine_script, write_script
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, Unreachable
@@ -204,7 +205,9 @@ class SwarmStage(HostStage):
     phase = Phase.SWARM
 
     def do(self, work: Work, action: Action) -> None:
-        engine = work.fleet.engine(work.host(action.host))
+        host = work.host(action.host)
+        engine = work.fleet.engine(host)
+        shell = work.fleet.connection(host)
         match action:
             case LeaveFirst():
                 engine.post("/swarm/leave", params={"force": True})
@@ -215,9 +218,16 @@ class SwarmStage(HostStage):
                     "DataPathAddr": address,
                     **settings,
                 }
+                # The engine makes the swarm first, and gives it our mark afterwards.
+                shell.run(_FORMING).checked("noting that a swarm is formed here")
                 engine.post("/swarm/init", body)
+                shell.run(f"rm -f {FORMING_FILE}").checked("noting that the swarm is formed")
             case MarkSwarm(cluster=cluster):
                 _mark(engine, cluster)
+                shell.run(f"rm -f {FORMING_FILE}").checked("noting that the swarm is formed")
+
+
+_FORMING = f"mkdir -p {PurePosixPath(FORMING_FILE).parent} && touch {FORMING_FILE} && sync {FORMING_FILE}"
 
 
 @while_stale

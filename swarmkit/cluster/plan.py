@@ -132,7 +132,9 @@ def plan_cluster(
     agreed = consent or Consent()
     chosen = [host for host in (inventory.hosts if hosts is None else hosts) if host.name in facts]
     founder = founding_manager(inventory, facts)
-    foreign = _foreign(inventory, state)
+    # Cut off while it was being formed here: nobody else's, though it has no mark yet.
+    is_unfinished = not state.mark and facts[founder.name].is_forming
+    foreign = None if is_unfinished else _foreign(inventory, state)
     errors: list[SwarmkitError] = []
     if foreign and agreed.take_over:
         state = SwarmState()
@@ -156,7 +158,7 @@ def plan_cluster(
         else:
             actions += _membership(host, facts[host.name], state)
         actions += _node_actions(host, facts[host.name], state)
-    if state.cluster_id and foreign:
+    if state.cluster_id and state.mark != inventory.cluster:
         actions.append(MarkSwarm(founder.name, inventory.cluster))
     if EDGE_NETWORK not in state.networks:
         subnet = inventory.swarm.edge_subnet or free_subnet(taken)

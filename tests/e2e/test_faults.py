@@ -308,8 +308,11 @@ def test_a_package_manager_that_is_busy_is_waited_for(
     document["workers"] = [document["managers"][0] | reached]
     path.write_text(yaml.safe_dump(document))
     # As dpkg itself locks it (fcntl); on a machine that has no engine yet.
-    lock = "open F, q(>>/var/lib/dpkg/lock-frontend); fcntl F, 6, pack(q(s s x4 q q i), 1, 0, 0, 0, 0)"
-    grown.shell("wn5", f"command -v dockerd && exit 1; systemd-run -q perl -e '{lock}; sleep 20'")
+    hold = (
+        'open(F, ">>", "/var/lib/dpkg/lock-frontend"); '
+        'my $lock = pack("s s x![l!] l! l! i x4", 1, 0, 0, 0, 0); fcntl(F, 6, $lock) or die "$!"; sleep 20'
+    )
+    grown.shell("wn5", f"command -v dockerd && exit 1; systemd-run -q perl -e '{hold}'")
     begun = time.monotonic()
     assert "holds apt's lock; installing will wait for it" in sk("init").stderr
     assert time.monotonic() - begun > 15

@@ -306,6 +306,14 @@ def test_a_swarm_that_swarmkit_did_not_form_is_refused_unless_adopted_or_left() 
     assert {host for kind, host in kinds if kind is JoinSwarm} == {"m2", "w1", "w2"}
 
 
+def test_a_swarm_whose_forming_was_cut_off_is_ours_and_gets_its_mark() -> None:
+    facts = ALL | {"m1": replace(ALL["m1"], is_forming=True)}
+    plan = plan_cluster(INVENTORY, facts, formed(M1, M2, W1, W2, mark=""))
+    assert plan.actions == (MarkSwarm("m1", "test"),)
+    with pytest.raises(UsageError, match="calls itself"):
+        plan_cluster(INVENTORY, facts, formed(M1, M2, W1, W2, mark="physics"))
+
+
 def test_the_swarm_of_another_inventory_is_refused() -> None:
     with pytest.raises(UsageError, match='calls itself "physics", and this inventory is of "test"'):
         plan_cluster(INVENTORY, ALL, formed(M1, M2, W1, W2, mark="physics"))
