@@ -27,6 +27,8 @@ T = TypeVar("T")
 AT_ONCE = 30
 # How long one host is given before others are asked too.
 PATIENCE_SECONDS = 1.0
+# How long the end of a command waits for an engine that was opened ahead and is not needed any more.
+GRACE_SECONDS = 2.0
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Fleet:
         self._connections: dict[str, RootShell] = {}
         self._engines: dict[str, Engine] = {}
         self._opening: dict[str, threading.Lock] = {}
+        self._ahead: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +78,9 @@ class Fleet:
     def close(self) -> None:
         """End all connections; work still running in other threads fails at once."""
         self._secrets.cancel()
+        if self._ahead is not None:
+            # Hung up on in the middle of its question, sudo would count a wrong password.
+            self._ahead.join(GRACE_SECONDS)
         with self._lock:
             self._closed = True
             engines, self._engines = self._engines, {}
@@ -165,7 +171,8 @@ class Fleet:
             with suppress(SwarmkitError):
                 self.engine(host)
 
-        threading.Thread(target=open_it, daemon=True).start()
+        self._ahead = threading.Thread(target=open_it, daemon=True)
+        self._ahead.start()
 
     def map(self, work: Callable[[Host], T], hosts: Iterable[Host] | None = None) -> Outcomes[T]:
         """Do `work` for each host (all by default) in parallel; a host's error stops no other host.
