@@ -94,6 +94,8 @@ class Secrets:
         """
         with self._trying:
             if not self._sudo_accepted:
+                if self._sudo_refused_by == host:
+                    raise Refused("sudo does not accept the password", where=host)
                 if self._sudo_refused_by:
                     raise Refused(
                         f"sudo needs a password; the one that {self._sudo_refused_by} refused was not tried",

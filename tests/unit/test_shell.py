@@ -12,7 +12,7 @@ import pytest
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable, UsageError
 from swarmkit.inventory import Login
 from swarmkit.remote import LocalConnection, Secrets
-from swarmkit.remote.secrets import given
+from swarmkit.remote.secrets import Refused, given
 
 # Asks as sudo does, and writes down what it was called with and which passwords it was given.
 SUDO = """\
@@ -163,3 +163,19 @@ def test_a_silent_local_script_is_given_up(machine: Callable[[str], Machine]) ->
     machine("none")
     with pytest.raises(OperationFailed, match="no output"):
         shell(Secrets({}, unasked)).run("exec sleep 1", timeout=0.2)
+
+
+def test_a_password_that_a_machine_has_refused_is_tried_on_no_machine_again() -> None:
+    secrets = Secrets({"SWARMKIT_SUDO_PASSWORD": "wrong"}, unasked)
+
+    def tried(host: str) -> str:
+        try:
+            with secrets.sudo_password(host, "me"):
+                raise Refused("sudo does not accept the password", where=host)
+        except Refused as error:
+            return str(error)
+
+    assert tried("m1") == "m1: sudo does not accept the password"
+    # Another thread of the same machine may have waited for its turn.
+    assert tried("m1") == "m1: sudo does not accept the password"
+    assert tried("w1") == "w1: sudo needs a password; the one that m1 refused was not tried"
