@@ -1,11 +1,11 @@
 #!/bin/sh
 # Removes what `make demo` and `make test` made: labs, images, the engine's process if we started it,
-# the virtual environment and caches. Debian packages stay installed.
+# virtual environments and caches. Debian packages stay installed.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -x .venv/bin/swarmkit ] && docker version >/dev/null 2>&1; then
   .venv/bin/swarmkit lab down --all --images
 fi
 scripts/ensure-engine.sh --stop
-rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+rm -rf .venv benchmarks/.venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 find . -name __pycache__ -type d -prune -exec rm -rf {} +
