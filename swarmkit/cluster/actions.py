@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,20 +28,20 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
-class Action:
+class Action(ABC):
     """One thing to do, on one host (or, on a manager, to the swarm)."""
 
     host: str
 
     @property
+    @abstractmethod
     def phase(self) -> Phase:
         """The stage that it belongs to."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """What is done, in the imperative."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
