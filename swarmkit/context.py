@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmkit.cluster.bootstrap import manager_engine
+from swarmkit.cluster.managers import manager_engine
 from swarmkit.errors import OperationFailed, UsageError
 from swarmkit.inventory import Host, Inventory
 from swarmkit.inventory.sshconfig import SshConfig

@@ -93,7 +93,7 @@ def opened(
 
     `secrets` may be such as ask nobody. Raises Unreachable where no manager answers.
     """
-    from swarmkit.cluster.bootstrap import manager_engine
+    from swarmkit.cluster.managers import manager_engine
 
     if mutates:
         announce(target, ui)

@@ -27,7 +27,7 @@ from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_al
 from swarmkit.inventory import Host, Inventory
 from swarmkit.inventory.addresses import swarm_address
 from swarmkit.names import CLUSTER_LABEL
-from swarmkit.remote import Engine, Fleet
+from swarmkit.remote import Fleet
 from swarmkit.swarm import nodes
 from swarmkit.ui import Ui
 
@@ -135,8 +135,12 @@ def join(fleet: Fleet, ui: Ui, host: Host, options: Options) -> Report:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A plan that may be carried out, what it was made from, and what the user should know first."""
+    """A plan that may be carried out, what it was made from, and what the user should know first.
 
+    `inventory` has the IP addresses of those private addresses that are names.
+    """
+
+    inventory: Inventory
     seen: Seen
     plan: ClusterPlan
     findings: Sequence[Finding]
@@ -174,7 +178,7 @@ def _prepare(fleet: Fleet, hosts: Sequence[Host] | None, options: Options) -> _P
         refusals += errors_of(findings)
     raise_all(refusals)
     assert plan is not None, "else it was refused"
-    return _Prepared(seen, plan, findings)
+    return _Prepared(inventory, seen, plan, findings)
 
 
 def _addressed(inventory: Inventory, facts: Mapping[str, HostFacts]) -> Inventory:
@@ -266,7 +270,7 @@ def _engines_and_links(work: Work, prepared: _Prepared, options: Options) -> Non
     if not any(isinstance(action, JoinSwarm) for action in prepared.plan.actions):
         apply(work, PREPARING)
         return
-    inventory = _addressed(work.fleet.inventory, prepared.seen.facts)
+    inventory = prepared.inventory
     known = [host for host in inventory.hosts if host.name in prepared.seen.facts]
     with ThreadPoolExecutor(max_workers=1) as pool:
         checking = pool.submit(
@@ -288,25 +292,3 @@ def _engines_and_links(work: Work, prepared: _Prepared, options: Options) -> Non
 def _relevant(away: Mapping[str, SwarmkitError], chosen: Sequence[Host]) -> list[SwarmkitError]:
     names = {host.name for host in chosen}
     return [error for name, error in away.items() if name in names]
-
-
-def manager_engine(fleet: Fleet, without: str = "") -> Engine:
-    """The engine of whichever of the inventory's managers (`without` one) answers first as one.
-
-    Raises Unreachable (or Problems) where none answers, OperationFailed where they are in no swarm.
-    """
-
-    def ask(host: Host) -> Engine:
-        engine = fleet.engine(host)
-        if not SwarmMembership.of(engine.get("/info")).is_manager:
-            raise OperationFailed(
-                "no manager of a swarm", where=host.name, hint="form the swarm: swarmkit init"
-            )
-        return engine
-
-    others = [host for host in fleet.inventory.managers if host.name != without]
-    if not others:
-        raise UsageError(
-            f"{without} is the inventory's only manager", hint="the swarm is spoken to through another one"
-        )
-    return fleet.first(ask, others)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from swarmkit.cluster.actions import Action, LeaveOther, LeaveSwarm
-from swarmkit.cluster.bootstrap import Options, Report, manager_engine
+from swarmkit.cluster.bootstrap import Options, Report
 from swarmkit.cluster.lock import find, locked
+from swarmkit.cluster.managers import manager_engine
 from swarmkit.cluster.phases import CHANGING, DRAIN_SECONDS, Work, apply
 from swarmkit.cluster.plan import ClusterPlan, departure
 from swarmkit.cluster.quorum import Quorum, refusal
@@ -25,6 +27,17 @@ from swarmkit.ui import Ui
 _UNNAMED = re.compile(r"^[0-9a-f]{64}$")
 
 
+@dataclass(frozen=True)
+class _Leaving:
+    """Who leaves, by what steps, through which manager, and what the user should know first."""
+
+    known: str
+    manager: Engine
+    founder: Host
+    actions: Sequence[Action]
+    warnings: Sequence[str]
+
+
 def leave(
     fleet: Fleet, ui: Ui, name: str, options: Options, *, timeout: float = DRAIN_SECONDS
 ) -> tuple[str, Report]:
@@ -35,60 +48,74 @@ def leave(
     seconds is taken along. Raises UsageError for the last manager, for a majority that would be lost and
     for a gateway that others need; NotConverged where the drain does not end.
     """
-    inventory = fleet.inventory
+    cluster = fleet.inventory.cluster
     force = options.consent.force
     with ui.timed() as seconds:
-        manager, founder, node, host = _found(fleet, name)
-        known = host.name if host else node.name if node else name
-        if node is not None:
-            now = Quorum.of(nodes(manager))
-            gone = now.without([node.name] if node.is_manager else [])
-            error = refusal(now, gone, f"taking {known} out of the swarm")
-            if error and not (force and gone.managers):
-                raise error
-        behind = [one.name for one in inventory.hosts if host and one.gateway == host.name]
-        if behind and not force:
-            raise UsageError(
-                f"{', '.join(behind)}: reached through {known}",
-                where=known,
-                hint="give them another gateway first; --force lets it leave all the same",
+        leaving = _plan(fleet, name, force)
+        known = leaving.known
+        for warning in leaving.warnings:
+            ui.warn(warning)
+        if options.dry_run or not leaving.actions:
+            return known, Report(
+                cluster, leaving.actions, "planned" if options.dry_run else "done", seconds()
             )
-        actions = tuple(_steps(fleet, ui, node, host, known, force))
-        pinned = f"node.id=={node.id}" if node else ""
-        if any(one.name == REGISTRY and pinned in one.constraints for one in services(manager)):
-            ui.warn(
-                f"the cluster's registry is on {known}: afterwards run `swarmkit init`, which gives it to "
-                "another manager, and `swarmkit stack up` of what has images of its own"
-            )
-        if options.dry_run:
-            return known, Report(inventory.cluster, actions, "planned", seconds())
-        work = Work(fleet, ClusterPlan(actions, founder, TrustPlan()), ui, drain_seconds=timeout)
-        if actions:
-            doing = f"leave {known}"
-            with locked(manager, ui, doing, wait=options.lock_wait, break_it=options.break_lock) as lock:
-                apply(work, CHANGING, lock.check)
+        wait, break_it = options.lock_wait, options.break_lock
+        with locked(leaving.manager, ui, f"leave {known}", wait=wait, break_it=break_it) as lock:
+            # Whoever had the lock a moment ago may have changed what we saw.
+            leaving = _plan(fleet, name, force)
+            plan = ClusterPlan(tuple(leaving.actions), leaving.founder, TrustPlan())
+            work = Work(fleet, plan, ui, drain_seconds=timeout)
+            apply(work, CHANGING, lock.check)
         raise_all(list(work.failed.values()))
-        return known, Report(inventory.cluster, work.done, "done", seconds())
+        return known, Report(cluster, work.done, "done", seconds())
 
 
-def _found(fleet: Fleet, name: str) -> tuple[Engine, Host, Node | None, Host | None]:
-    """A manager to work through (not the one that leaves) and its machine, the node, and its machine."""
+def _plan(fleet: Fleet, name: str, force: bool) -> _Leaving:
+    """Observe and plan; raises what speaks against it."""
+    manager, founder, members, node, host = _found(fleet, name)
+    known = host.name if host else node.name if node else name
+    if node is not None:
+        now = Quorum.of(members)
+        gone = now.without([node.name] if node.is_manager else [])
+        if error := refusal(now, gone, f"taking {known} out of the swarm", force=force):
+            raise error
+    behind = [one.name for one in fleet.inventory.hosts if host and one.gateway == host.name]
+    if behind and not force:
+        raise UsageError(
+            f"{', '.join(behind)}: reached through {known}",
+            where=known,
+            hint="give them another gateway first; --force lets it leave all the same",
+        )
+    warnings: list[str] = []
+    actions = _steps(fleet, node, host, known, force, warnings.append)
+    pinned = f"node.id=={node.id}" if node else ""
+    if any(one.name == REGISTRY and pinned in one.constraints for one in services(manager)):
+        warnings.append(
+            f"the cluster's registry is on {known}: afterwards run `swarmkit init`, which gives it to "
+            "another manager, and `swarmkit stack up` of what has images of its own"
+        )
+    return _Leaving(known, manager, founder, actions, warnings)
+
+
+def _found(fleet: Fleet, name: str) -> tuple[Engine, Host, list[Node], Node | None, Host | None]:
+    """A manager to work through (not the one that leaves), its machine, all nodes, the node, its machine."""
     inventory = fleet.inventory
     others = [host.name for host in inventory.managers if host.name != name]
     manager = manager_engine(fleet, without=name if others else "")
+    members = nodes(manager)
     host = inventory.host(name)
     try:
-        node: Node | None = find_node(nodes(manager), name)
+        node: Node | None = find_node(members, name)
     except UsageError:
         # Struck off by a run that was cut short: its machine may still take itself for a node.
         if host is None:
             raise
-        return manager, _machine(inventory, manager), None, host
+        return manager, _machine(inventory, manager), members, None, host
     assert node is not None
     host = inventory.host(node.name) or host
     if host is not None and host.name == manager.name and others:
         manager = manager_engine(fleet, without=host.name)
-    return manager, _machine(inventory, manager), node, host
+    return manager, _machine(inventory, manager), members, node, host
 
 
 def _machine(inventory: Inventory, engine: Engine) -> Host:
@@ -98,7 +125,7 @@ def _machine(inventory: Inventory, engine: Engine) -> Host:
 
 
 def _steps(
-    fleet: Fleet, ui: Ui, node: Node | None, host: Host | None, known: str, force: bool
+    fleet: Fleet, node: Node | None, host: Host | None, known: str, force: bool, warn: Callable[[str], None]
 ) -> Sequence[Action]:
     if node is None:
         assert host is not None
@@ -114,7 +141,7 @@ def _steps(
             if not force:
                 raise
             volumes = []
-            ui.warn(f"{error}; it is struck off and not told")
+            warn(f"{error}; it is struck off and not told")
         names = [
             volume["Name"]
             for volume in volumes
@@ -123,7 +150,7 @@ def _steps(
             and volume["Name"] != REGISTRY_VOLUME
         ]
         if names:
-            ui.warn(f"{known}: these volumes stay on the machine, and no other has them: {', '.join(names)}")
+            warn(f"{known}: these volumes stay on the machine, and no other has them: {', '.join(names)}")
     return list(departure(node, known, force, has_login))
 
 
@@ -133,7 +160,7 @@ if command -v docker >/dev/null; then
   if state=$(docker info --format '{{{{.Swarm.LocalNodeState}}}}' 2>/dev/null) && [ "$state" ]; then
     case "$state" in
       inactive) ;;
-      *) docker swarm leave --force >/dev/null || exit 1; echo left ;;
+      *) docker swarm leave --force >/dev/null || exit 1; echo left; ;;
     esac
     for i in $(seq 50); do docker volume rm -f {REGISTRY_VOLUME} >/dev/null 2>&1 && break; sleep 0.2; done
   elif [ -e /var/lib/docker/swarm/docker-state.json ]; then

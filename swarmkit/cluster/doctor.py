@@ -235,8 +235,9 @@ def _ports(links: LinkReport, data_path_port: int = 4789, packet_size: int = 150
 
 
 def _swarm_in_words(view: SwarmView) -> list[str]:
-    count, reachable = len(view.managers), len(view.reachable)
-    may_fail = f"{view.may_fail} may fail" if view.may_fail > 0 else "none may fail"
+    quorum = view.quorum
+    count, reachable = len(quorum.managers), len(quorum.reachable)
+    may_fail = f"{quorum.spare} may fail" if quorum.spare > 0 else "none may fail"
     ready = [node for node in view.nodes if node.is_ready]
     engines = ", ".join(sorted({node.engine for node in ready if node.engine}))
     running = sum(service.running for service in view.services)

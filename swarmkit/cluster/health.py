@@ -13,7 +13,7 @@ from cryptography import x509
 from swarmkit.cluster.facts import HostFacts
 from swarmkit.cluster.findings import Finding, Severity
 from swarmkit.cluster.preflight import PACKET_SIZE
-from swarmkit.cluster.quorum import majority
+from swarmkit.cluster.quorum import Quorum
 from swarmkit.images import CERTS_DIR, REGISTRY_DIR
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
@@ -71,18 +71,8 @@ class SwarmView:
     now: datetime
 
     @property
-    def managers(self) -> list[Node]:
-        return [node for node in self.nodes if node.is_manager]
-
-    @property
-    def reachable(self) -> list[Node]:
-        """Managers that the leader hears from."""
-        return [node for node in self.managers if node.is_reachable]
-
-    @property
-    def may_fail(self) -> int:
-        """How many managers more may fail before the swarm can decide nothing any more."""
-        return len(self.reachable) - majority(len(self.managers))
+    def quorum(self) -> Quorum:
+        return Quorum.of(self.nodes)
 
     @property
     def data_path_port(self) -> int:
@@ -120,11 +110,12 @@ def judge_swarm(
 
 
 def _quorum(view: SwarmView) -> Iterator[Finding]:
-    count, reachable = len(view.managers), len(view.reachable)
-    away = ", ".join(node.name for node in view.managers if node not in view.reachable)
-    if view.may_fail < 0:
+    quorum = view.quorum
+    count, reachable = len(quorum.managers), len(quorum.reachable)
+    away = ", ".join(sorted(quorum.managers - quorum.reachable))
+    if quorum.spare < 0:
         yield quorum_lost(
-            f"{reachable} of {count} managers reachable (not {away}), and {majority(count)} must agree"
+            f"{reachable} of {count} managers reachable (not {away}), and {quorum.needed} must agree"
         )
     elif reachable < count:
         hint = (
@@ -132,11 +123,11 @@ def _quorum(view: SwarmView) -> Iterator[Finding]:
             "node made a manager with `swarmkit node promote`"
         )
         text = f"{reachable} of {count} managers reachable (not {away})"
-        if view.may_fail == 0:
+        if quorum.spare == 0:
             text += ": quorum at its edge; if one more fails, nothing can be changed or moved any more"
             yield Finding("quorum-at-edge", ERROR, "", text, hint)
         else:
-            text += f": {view.may_fail} more may fail"
+            text += f": {quorum.spare} more may fail"
             yield Finding("manager-unreachable", WARNING, "", text, hint)
     elif count == 2:
         yield Finding(
@@ -148,7 +139,7 @@ def _quorum(view: SwarmView) -> Iterator[Finding]:
             "`swarmkit node demote`",
         )
     elif count % 2 == 0 and count:
-        text = f"{count} managers bear the loss of {view.may_fail}, as {count - 1} do"
+        text = f"{count} managers bear the loss of {quorum.spare}, as {count - 1} do"
         yield Finding("even-managers", NOTE, "", text, "an odd number of managers is best")
 
 

@@ -569,7 +569,7 @@ def _run(work: Work, stage: Stage, todo: Todo) -> None:
             work.ui.say(f"    {host.name}: {did} ({work.seconds[stage.phase, host.name]:.1f} s)")
 
 
-def unfit(known: Sequence[Node], hosts: Sequence[Host]) -> dict[str, str]:
+def _unfit(known: Sequence[Node], hosts: Sequence[Host]) -> dict[str, str]:
     """By host: in what the swarm sees it otherwise than as a ready node in its role."""
     by_name = {node.name: node for node in known}
     wrong: dict[str, str] = {}
@@ -590,11 +590,11 @@ def verify(manager: Engine, hosts: Sequence[Host], known: Sequence[Node] = ()) -
 
     Raises NotConverged, or Problems, naming the hosts for which that does not come true.
     """
-    wrong = unfit(known, hosts)
+    wrong = _unfit(known, hosts)
 
     def all_right() -> bool:
         nonlocal wrong
-        wrong = unfit(nodes(manager), hosts)
+        wrong = _unfit(nodes(manager), hosts)
         return not wrong
 
     def explain() -> SwarmkitError:

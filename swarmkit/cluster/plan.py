@@ -252,7 +252,7 @@ def _refusals(
                 where=host.name,
                 hint="unlock it there: docker swarm unlock",
             )
-        elif is_elsewhere(found, state) and not agreed.take_over:
+        elif _is_elsewhere(found, state) and not agreed.take_over:
             swarm = found.swarm.swarm_id or f"the one it joined as node {found.swarm.node_id or 'unknown'}"
             yield UsageError(
                 f"Docker there is already in another swarm ({swarm})",
@@ -274,7 +274,7 @@ def _refusals(
             )
 
 
-def is_elsewhere(found: HostFacts, state: SwarmState) -> bool:
+def _is_elsewhere(found: HostFacts, state: SwarmState) -> bool:
     """Whether the host is in a swarm that is not this one."""
     swarm = found.swarm
     if not swarm.is_member or (swarm.node_id and swarm.node_id in {node.id for node in state.nodes}):
@@ -288,7 +288,7 @@ def _moved(host: Host, found: HostFacts, state: SwarmState) -> bool:
     return bool(
         state.cluster_id
         and swarm.state == "active"
-        and not is_elsewhere(found, state)
+        and not _is_elsewhere(found, state)
         and swarm.address
         and swarm.address != host.private_address
     )
@@ -343,7 +343,7 @@ def _membership(host: Host, found: HostFacts, state: SwarmState) -> Iterator[Act
     if node is not None and swarm.state == "active":
         # It moves to another address, which an engine cannot do in place.
         yield from departure(node, host.name, True, True, rejoins=True)
-    elif is_elsewhere(found, state):
+    elif _is_elsewhere(found, state):
         yield LeaveOther(host.name)
     elif swarm.is_member:
         # It was struck off, or its join was never finished, or its certificate is of no use any more.
@@ -358,7 +358,7 @@ def _standing(state: str) -> str:
 
 
 def _node_actions(host: Host, found: HostFacts, state: SwarmState) -> Iterator[Action]:
-    own_id = found.swarm.node_id if found.swarm.is_member and not is_elsewhere(found, state) else ""
+    own_id = found.swarm.node_id if found.swarm.is_member and not _is_elsewhere(found, state) else ""
     for other in state.nodes:
         # Where it has the host's own address it cannot be alive, though the swarm may not know yet.
         is_dead = other.state == "down" or other.address == host.private_address
@@ -423,9 +423,9 @@ def _majority(actions: Sequence[Action], state: SwarmState, agreed: Consent) -> 
     now = Quorum.of(state.nodes)
     errors: list[SwarmkitError] = []
     if going:
-        error = refusal(now, now.without(going), f"taking {', '.join(sorted(going))} out of the managers")
-        if error and not (agreed.force and now.without(going).managers):
-            errors.append(error)
+        doing = f"taking {', '.join(sorted(going))} out of the managers"
+        error = refusal(now, now.without(going), doing, force=agreed.force)
+        errors += [error] if error else []
     restarted = {action.host for action in actions if isinstance(action, RestartEngine)} & now.managers
     # All there: a manager is away for a few seconds. One missing already: that could be for long.
     if now.managers != now.reachable and not agreed.force:

@@ -55,26 +55,30 @@ class Quorum:
         return f"{len(self.reachable)} of {len(self.managers)} reachable, and {self.needed} needed"
 
 
-def refusal(now: Quorum, then: Quorum, doing: str) -> UsageError | None:
+def refusal(now: Quorum, then: Quorum, doing: str, *, force: bool = False) -> UsageError | None:
     """Why `doing` may not be, with the arithmetic; None where a majority remains.
 
-    `then` are the managers as they will be. `--force` overrides it, the last manager apart.
+    `then` are the managers as they will be. `force` overrides it, the last manager apart.
     """
     if not then.managers:
-        names = ", ".join(sorted(now.managers))
-        all_of_them = "is the only manager" if len(now.managers) == 1 else "are all the managers"
-        return UsageError(
-            f"{names} {all_of_them}, and without one there is no swarm",
-            hint="make another node a manager first (swarmkit node promote); "
-            "to take the whole cluster apart: swarmkit reset",
-        )
-    if then.spare >= 0:
+        return none_left(now.managers)
+    if then.spare >= 0 or force:
         return None
     unreachable = ", ".join(sorted(now.managers - now.reachable))
     return UsageError(
         f"{doing} would lose the managers' majority: now {now}; then {then}",
         hint=(f"bring {unreachable} back first, or take it out of the swarm; " if unreachable else "")
         + f"--force does it all the same: {LOSS}",
+    )
+
+
+def none_left(managers: Collection[str]) -> UsageError:
+    """The refusal to take away all the managers that there are."""
+    all_of_them = "is the only manager" if len(managers) == 1 else "are all the managers"
+    return UsageError(
+        f"{', '.join(sorted(managers))} {all_of_them}, and without one there is no swarm",
+        hint="make another node a manager first (swarmkit node promote); "
+        "to take the whole cluster apart: swarmkit reset",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from swarmkit.cluster.bootstrap import Options, Report, converge_hosts
 from swarmkit.cluster.lock import locked
-from swarmkit.cluster.quorum import Quorum, refusal
+from swarmkit.cluster.quorum import Quorum, none_left, refusal
 from swarmkit.inventory import Host, Inventory, Role
 from swarmkit.remote import Engine, Fleet
 from swarmkit.services.nodes import update_node, wait_for_role
@@ -27,8 +27,7 @@ def give_roles(fleet: Fleet, ui: Ui, names: Sequence[str], role: Role, options: 
     Managers also get the registry's authority to keep, workers lose it. Raises as `init` does.
     """
     if not fleet.inventory.managers:
-        before, after = Quorum(frozenset(names), frozenset(names)), Quorum(frozenset(), frozenset())
-        raise refusal(before, after, f"making {', '.join(names)} no manager") or AssertionError
+        raise none_left(names)
     hosts = [host for host in fleet.inventory.hosts if host.name in names]
     return converge_hosts(fleet, ui, _doing(names, role), hosts, options)
 
@@ -39,23 +38,31 @@ def change_roles(engine: Engine, ui: Ui, chosen: Sequence[Node], role: Role, opt
     Raises UsageError where the managers' majority would be lost, NotConverged where a new manager does
     not come to be reached by the others.
     """
-    changing = [node for node in chosen if node.role != role]
-    if role is Role.WORKER:
-        now = Quorum.of(nodes(engine))
-        then = now.without([node.name for node in changing])
-        names = ", ".join(node.name for node in changing)
-        error = refusal(now, then, f"making {names} no manager") if changing else None
-        if error and not (options.consent.force and then.managers):
-            raise error
+    changing = _to_change(engine, chosen, role, options)
     if not changing or options.dry_run:
         return changing
     doing = _doing([node.name for node in changing], role)
     with locked(engine, ui, doing, wait=options.lock_wait, break_it=options.break_lock) as lock:
+        # Whoever had the lock a moment ago may have changed what we saw.
+        changing = _to_change(engine, chosen, role, options)
         for node in changing:
             lock.check()
             update_node(engine, node.id, role=role)
             wait_for_role(engine, node, role)
             ui.say(f"  {node.name}: {role}")
+    return changing
+
+
+def _to_change(engine: Engine, chosen: Sequence[Node], role: Role, options: Options) -> list[Node]:
+    known = nodes(engine)
+    wanted = {node.id for node in chosen}
+    changing = [node for node in known if node.id in wanted and node.role != role]
+    if changing and role is Role.WORKER:
+        names = [node.name for node in changing]
+        now = Quorum.of(known)
+        doing = f"making {', '.join(names)} no manager"
+        if error := refusal(now, now.without(names), doing, force=options.consent.force):
+            raise error
     return changing
 
 

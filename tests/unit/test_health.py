@@ -138,7 +138,7 @@ def test_quorum_is_told_by_the_arithmetic(count: int, away: int, code: str | Non
 
 @given(st.integers(1, 15))
 def test_as_many_managers_may_fail_as_leave_more_than_half(count: int) -> None:
-    may_fail = view(managers(count)).may_fail
+    may_fail = view(managers(count)).quorum.spare
     assert (count - may_fail) * 2 > count
     assert (count - may_fail - 1) * 2 <= count
 
