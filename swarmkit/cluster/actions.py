@@ -76,6 +76,14 @@ class ConfigureEngine(Action):
 
 
 @dataclass(frozen=True)
+class ReleaseGossip(Action):
+    """Restart an engine that runs nothing, for it keeps the gossip port of a swarm that it has left."""
+
+    phase = Phase.ENGINE
+    title = "restart the engine, which keeps port 7946 of a swarm that it has left"
+
+
+@dataclass(frozen=True)
 class LeaveOther(Action):
     """Take the host out of a swarm that is not this one, or that it can no longer be a node of."""
 

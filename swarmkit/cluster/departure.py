@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from swarmkit.cluster.actions import Action, LeaveOther, LeaveSwarm
 from swarmkit.cluster.bootstrap import Options, Report
+from swarmkit.cluster.gossip import RELEASE
 from swarmkit.cluster.lock import find, locked
 from swarmkit.cluster.managers import manager_engine
 from swarmkit.cluster.phases import CHANGING, DRAIN_SECONDS, Work, apply
@@ -160,7 +161,7 @@ if command -v docker >/dev/null; then
   if state=$(docker info --format '{{{{.Swarm.LocalNodeState}}}}' 2>/dev/null) && [ "$state" ]; then
     case "$state" in
       inactive) ;;
-      *) docker swarm leave --force >/dev/null || exit 1; echo left; ;;
+      *) docker swarm leave --force >/dev/null || exit 1; echo left; ( {RELEASE} ) || exit 1 ;;
     esac
     for i in $(seq 50); do docker volume rm -f {REGISTRY_VOLUME} >/dev/null 2>&1 && break; sleep 0.2; done
   elif [ -e /var/lib/docker/swarm/docker-state.json ]; then

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
+from swarmkit.cluster.gossip import PORT as GOSSIP_PORT
 from swarmkit.cluster.settings import FACTS as SETTINGS_FACTS
 from swarmkit.cluster.settings import DaemonFacts
 from swarmkit.images.trust import FACTS as TRUST_FACTS
@@ -266,7 +267,7 @@ class HostFacts:
 
     `modules` are those of MODULES that the kernel has or can load; `cgroup` is 1, 2 or hybrid; memory in
     bytes; `apt_lock` says who keeps apt from working; `firewalls` are the tools that can open a port
-    there, the one that is in charge first.
+    there, the one that is in charge first; `containers` is how many run.
     """
 
     os_id: str
@@ -301,11 +302,19 @@ class HostFacts:
     apt_lock: str = ""
     firewalls: tuple[str, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    containers: int = 0
 
     @property
     def has_apt(self) -> bool:
         """Whether swarmkit knows how to install an engine here: Debian and Ubuntu (and their kin)."""
         return bool({"debian", "ubuntu"} & {self.os_id, *self.os_like})
+
+    @property
+    def keeps_gossip(self) -> bool:
+        """Whether its engine keeps the gossip port of a swarm that it has left: see `gossip`."""
+        return not self.swarm.is_member and any(
+            one.user == "dockerd" and one.port == GOSSIP_PORT for one in self.listeners
+        )
 
     def nic_of(self, address: str) -> Nic | None:
         """The interface that has an IP address."""
@@ -337,6 +346,7 @@ class HostFacts:
         memory = dict(_pairs(many.get("memory", [])))
         modules = frozenset(many.get("module", [])) & frozenset(MODULES)
         version, security = info.get("ServerVersion"), info.get("SecurityOptions")
+        running = info.get("ContainersRunning")
         return cls(
             os_id=single.get("os.id", ""),
             os_like=tuple(single.get("os.like", "").split()),
@@ -370,6 +380,7 @@ class HostFacts:
             apt_lock=_holder(single.get("apt.lock", "")),
             firewalls=tuple(many.get("firewall", [])),
             listeners=tuple(_listeners(many.get("listener", []))),
+            containers=running if isinstance(running, int) else 0,
         )
 
 

@@ -33,12 +33,14 @@ from swarmkit.cluster.actions import (
     LeaveSwarm,
     MarkSwarm,
     Phase,
+    ReleaseGossip,
     RestartEngine,
     StrikeOff,
     Trust,
     UpdateNode,
 )
 from swarmkit.cluster.facts import FORMING_FILE, SwarmMembership
+from swarmkit.cluster.gossip import RELEASE
 from swarmkit.cluster.plan import ClusterPlan
 from swarmkit.cluster.settings import engine_script, write_script
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, Unreachable
@@ -190,6 +192,8 @@ class EngineStage(HostStage):
             case InstallEngine(packages=packages):
                 install = _INSTALL.format(packages=" ".join(packages)) if packages else ""
                 script = install + engine_script("start")
+            case ReleaseGossip():
+                script = RELEASE
             case ConfigureEngine(content=content, then=then):
                 script = write_script(content)
                 if then in ("reload", "restart"):
@@ -210,7 +214,7 @@ class SwarmStage(HostStage):
         shell = work.fleet.connection(host)
         match action:
             case LeaveFirst():
-                engine.post("/swarm/leave", params={"force": True})
+                _leave_by_force(work, host)
             case InitSwarm(address=address, settings=settings):
                 body = {
                     "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
@@ -225,6 +229,16 @@ class SwarmStage(HostStage):
             case MarkSwarm(cluster=cluster):
                 _mark(engine, cluster)
                 shell.run(f"rm -f {FORMING_FILE}").checked("noting that the swarm is formed")
+
+
+def _leave_by_force(work: Work, host: Host) -> None:
+    work.fleet.engine(host).post("/swarm/leave", params={"force": True})
+    _release(work, host)
+
+
+def _release(work: Work, host: Host) -> None:
+    """See that nothing is left of the swarm that was left: the next one could not be heard."""
+    work.fleet.connection(host).run(RELEASE).checked("closing the gossip of the swarm that was left")
 
 
 _FORMING = f"mkdir -p {PurePosixPath(FORMING_FILE).parent} && touch {FORMING_FILE} && sync {FORMING_FILE}"
@@ -280,7 +294,7 @@ class JoinStage(HostStage):
         engine = work.fleet.engine(work.host(action.host))
         match action:
             case LeaveOther():
-                engine.post("/swarm/leave", params={"force": True})
+                _leave_by_force(work, work.host(action.host))
             case JoinSwarm(role=role, address=address):
                 _join(work, engine, role, address)
 
@@ -289,9 +303,9 @@ class JoinStage(HostStage):
         if not isinstance(action, JoinSwarm):
             return
         try:
-            engine = work.fleet.engine(work.host(action.host))
-            if SwarmMembership.of(engine.get("/info")).state in ("pending", "error"):
-                engine.post("/swarm/leave", params={"force": True})
+            host = work.host(action.host)
+            if SwarmMembership.of(work.fleet.engine(host).get("/info")).state in ("pending", "error"):
+                _leave_by_force(work, host)
         except SwarmkitError as error:
             work.ui.warn(f"{action.host}: its unfinished join could not be undone: {error.message}")
 
@@ -509,6 +523,7 @@ class LeaveStage(HostStage):
             LEAVE_SECONDS,
             lambda: NotConverged("the node still takes itself for a manager", where=node.name),
         )
+        _release(work, host)
         if not action.rejoins:
             work.fleet.connection(host).run(REMOVE_TRUST).checked("removing the registry's certificates")
         wait_for(

@@ -23,6 +23,7 @@ from swarmkit.cluster.actions import (
     LeaveSwarm,
     MarkSwarm,
     Phase,
+    ReleaseGossip,
     RestartEngine,
     StrikeOff,
     Trust,
@@ -313,6 +314,8 @@ def _engine_actions(
             yield ConfigureEngine(host.name, keys, content, "reload")
         elif _node(found, state) is None:
             yield ConfigureEngine(host.name, keys, content, "restart")
+    if found.keeps_gossip and not found.containers:
+        yield ReleaseGossip(host.name)
     if not runs:
         packages = ("docker.io",) * (not found.has_engine) + ("docker-cli",) * (not found.has_cli)
         yield InstallEngine(host.name, packages)

@@ -11,6 +11,7 @@ from statistics import median_low
 
 from swarmkit.cluster.facts import Disk, HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
+from swarmkit.cluster.gossip import PORT as GOSSIP_PORT
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
 
@@ -256,9 +257,20 @@ _HOST: Sequence[Callable[[Host, HostFacts], Iterable[Finding]]] = (
 def _ports(host: Host, found: HostFacts, data_path_port: int) -> Iterator[Finding]:
     if found.swarm.is_member:
         return
-    wanted = {("tcp", 7946), ("udp", 7946), ("udp", data_path_port)}
+    wanted = {("tcp", GOSSIP_PORT), ("udp", GOSSIP_PORT), ("udp", data_path_port)}
     if host.is_manager:
         wanted.add(("tcp", 2377))
+    if found.keeps_gossip:
+        # Without containers the plan has its restart.
+        wanted -= {("tcp", GOSSIP_PORT), ("udp", GOSSIP_PORT)}
+        if found.containers:
+            yield Finding(
+                "port-taken",
+                ERROR,
+                host.name,
+                f"the engine keeps port {GOSSIP_PORT} of a swarm that it has left, until it is restarted",
+                "containers run there, so that is left to you: systemctl restart docker",
+            )
     for one in dict.fromkeys(found.listeners):
         if (one.protocol, one.port) in wanted:
             yield Finding(

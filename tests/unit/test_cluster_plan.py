@@ -27,11 +27,12 @@ from swarmkit.cluster.actions import (
     LeaveSwarm,
     MarkSwarm,
     Phase,
+    ReleaseGossip,
     RestartEngine,
     StrikeOff,
     UpdateNode,
 )
-from swarmkit.cluster.facts import HostFacts, SwarmMembership
+from swarmkit.cluster.facts import HostFacts, Listener, SwarmMembership
 from swarmkit.cluster.plan import (
     EDGE_SUBNETS,
     ClusterPlan,
@@ -154,6 +155,14 @@ def test_a_stopped_engine_is_started() -> None:
     facts = ALL | {"w1": replace(BARE, has_engine=True, has_cli=True)}
     plan = plan_cluster(INVENTORY, facts, formed(M1, M2, W2))
     assert InstallEngine("w1", ()) in plan.actions
+
+
+def test_an_engine_that_keeps_the_gossip_of_a_swarm_it_left_is_restarted_where_nothing_runs() -> None:
+    idle = replace(member(W1), swarm=SwarmMembership(), listeners=(Listener("udp", 7946, "dockerd"),))
+    plan = plan_cluster(INVENTORY, ALL | {"w1": idle}, formed(M1, M2, W2))
+    assert ReleaseGossip("w1") in plan.actions
+    plan = plan_cluster(INVENTORY, ALL | {"w1": replace(idle, containers=1)}, formed(M1, M2, W2))
+    assert ReleaseGossip("w1") not in plan.actions
 
 
 def test_only_what_is_missing_is_planned_for_a_host_that_joins() -> None:
