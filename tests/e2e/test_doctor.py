@@ -240,7 +240,7 @@ def three_managers(lab: Lab) -> Iterator[None]:
     """Makes managers of all for as long as the block lasts, which may switch them off."""
     lab.shell("m1", "docker node promote wn1 wn2")
     roles = "docker node ls --format '{{.ManagerStatus}}'"
-    eventually(lambda: lab.shell("m1", roles).split().count("Reachable") == 2, 30, "all three are managers")
+    eventually(lambda: lab.shell("m1", roles).split().count("Reachable") == 2, 90, "all three are managers")
     try:
         yield
     finally:
