@@ -10,21 +10,32 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from swarmkit.compose.models import ComposeFile, Environment, Misplaced, Service, text
+from swarmkit.compose.models import (
+    ComposeFile,
+    Environment,
+    FileObject,
+    Misplaced,
+    Section,
+    Service,
+    text,
+    values_ignored,
+)
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.interpolate import interpolate
-from swarmkit.yamlfile import Loc, YamlFile, read, validation_errors
+from swarmkit.yamlfile import Loc, YamlFile, dotted, read, validation_errors
 from swarmkit.yamlfile import parse as parse_yaml
 
 # What Swarm takes as the content of a config (moby/swarmkit, api/validation): less than this many bytes.
 CONFIG_LIMIT = 1000 * 1024
+# The same for a secret.
+SECRET_LIMIT = 500 * 1024 + 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Project:
     folder: Path
     config_data: Mapping[str, bytes]
     warnings: tuple[str, ...]
+    secret_data: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Project:
@@ -63,13 +75,53 @@ def _checked(source: YamlFile, folder: Path, environment: Mapping[str, str]) -> 
             hint="see docs/stacks.md for a small one",
         )
     filled = interpolate(replace(source, data=_text_keys(source.data)), environment)
-    file = filled.file
+    file, ignored = _without_ignored(filled.file)
     compose, errors = _validated(file, filled.errors)
     errors += filled.errors.values()
-    config_data = _config_data(file, compose, folder, errors)
+    config_data = _contents(file, "configs", compose.configs, folder, environment, errors)
+    secret_data = _contents(file, "secrets", compose.secrets, folder, environment, errors)
     errors += _mistakes_between(file, compose, folder)
     raise_all(sorted(errors, key=_place))
-    return Project(_from_environment(compose, environment), folder.absolute(), config_data, filled.warnings)
+    return Project(
+        _from_environment(compose, environment),
+        folder.absolute(),
+        config_data,
+        (*filled.warnings, *ignored),
+        secret_data,
+    )
+
+
+def _without_ignored(file: YamlFile) -> tuple[YamlFile, list[str]]:
+    """The file without the keys that Swarm cannot honour, and a warning for each of them."""
+    found = [*_ignored(ComposeFile, file.data, ()), *values_ignored(file.data)]
+    warnings = [f"{file.where(loc)}: {dotted(loc)}: ignored: {instead}" for loc, instead in found]
+    data = file.data
+    for loc, _ in _ignored(ComposeFile, file.data, ()):
+        data = _removed(data, loc)
+    return replace(file, data=data), warnings
+
+
+def _ignored(kind: Any, data: Any, here: Loc) -> Iterator[tuple[Loc, str]]:
+    """The keys below `data` that the model `kind` has in `ignored`, and what happens instead."""
+    if isinstance(kind, type) and issubclass(kind, Section) and isinstance(data, dict):
+        for key, value in data.items():
+            if key in kind.ignored and value is not None:
+                yield (*here, key), kind.ignored[key]
+            elif key in kind.model_fields:
+                yield from _ignored(_inside(kind, key), value, (*here, key))
+    elif typing.get_origin(kind) in (dict, list):
+        items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+        for part, value in items:
+            yield from _ignored(_inside(kind, part), value, (*here, part))
+
+
+def _removed(data: Any, loc: Loc) -> Any:
+    head, *rest = loc
+    if not rest:
+        return {key: value for key, value in data.items() if key != head}
+    if isinstance(data, list):
+        return [_removed(item, tuple(rest)) if index == head else item for index, item in enumerate(data)]
+    return {**data, head: _removed(data[head], tuple(rest))}
 
 
 def _text_keys(node: Any) -> Any:
@@ -168,7 +220,7 @@ def _plain(kind: Any) -> Any:
 
 def _part(data: Any, loc: Loc) -> Loc:
     """What to put aside for an error at `loc`, so that the rest can be checked on its own."""
-    if loc[0] in ("networks", "volumes", "configs") and len(loc) > 1:
+    if loc[0] in ("networks", "volumes", "configs", "secrets") and len(loc) > 1:
         loc = loc[:2]
     # A list keeps its places in the file only as a whole.
     lists = [index for index, part in enumerate(loc) if isinstance(part, int)]
@@ -201,25 +253,38 @@ def _without(data: Any, loc: Loc) -> Any:
     return {**data, head: _without(data[head], tuple(rest))}
 
 
-def _config_data(
-    file: YamlFile, compose: ComposeFile, folder: Path, errors: list[SwarmkitError]
+def _contents(
+    file: YamlFile,
+    kind: str,
+    objects: Mapping[str, FileObject],
+    folder: Path,
+    environment: Mapping[str, str],
+    errors: list[SwarmkitError],
 ) -> dict[str, bytes]:
+    """The content of each config or secret that is made of one, by its key in the section `kind`."""
     out = {}
-    for key, config in compose.configs.items():
-        if config.external:
+    for key, thing in objects.items():
+        content = getattr(thing, "content", None)
+        if thing.external or (thing.file, thing.environment, content) == (None, None, None):
             continue
-        loc: Loc = ("configs", key, "content" if config.file is None else "file")
-        data = (config.content or "").encode()
-        if config.file is not None:
+        loc: Loc = (kind, key, "file" if thing.file else "environment" if thing.environment else "content")
+        data = (content or "").encode()
+        if thing.file is not None:
             try:
-                data = (folder / Path(config.file).expanduser()).read_bytes()
+                data = (folder / Path(thing.file).expanduser()).read_bytes()
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
-                errors.append(file.error(loc, f"{config.file} cannot be read: {reason}"))
+                errors.append(file.error(loc, f"{thing.file} cannot be read: {reason}"))
                 continue
-        if not data or len(data) >= CONFIG_LIMIT:
+        elif thing.environment is not None:
+            if thing.environment not in environment:
+                errors.append(file.error(loc, f"the variable {thing.environment} is not set"))
+                continue
+            data = environment[thing.environment].encode()
+        limit = CONFIG_LIMIT if kind == "configs" else SECRET_LIMIT
+        if not data or len(data) >= limit:
             errors.append(
-                file.error(loc, f"Swarm takes 1 to {CONFIG_LIMIT - 1} bytes as a config, this is {len(data)}")
+                file.error(loc, f"Swarm takes 1 to {limit - 1} bytes as a {kind[:-1]}, this is {len(data)}")
             )
         out[key] = data
     return out
@@ -241,19 +306,33 @@ def _mistakes_between(file: YamlFile, compose: ComposeFile, folder: Path) -> Ite
                     at, f'no network is called "{name}"', "define it under `networks:` of the file"
                 )
         for index, mount in enumerate(service.volumes):
-            if mount.type == "volume" and mount.source and not _defined(file, "volumes", mount.source):
+            source = mount.source or ""
+            named = mount.type == "volume" or (mount.type == "cluster" and not source.startswith("group:"))
+            if named and source and not _defined(file, "volumes", source):
                 yield file.error(
                     (*here, "volumes", index),
-                    f'no volume is called "{mount.source}"',
-                    f"define it under `volumes:` of the file, or write ./{mount.source} for a folder",
+                    f'no volume is called "{source}"',
+                    f"define it under `volumes:` of the file, or write ./{source} for a folder",
                 )
-        for index, config in enumerate(service.configs):
-            if not _defined(file, "configs", config.source):
-                yield file.error(
-                    (*here, "configs", index),
-                    f'no config is called "{config.source}"',
-                    "define it under `configs:` of the file",
-                )
+        for kind, uses in (("configs", service.configs), ("secrets", service.secrets)):
+            for index, use in enumerate(uses):
+                if not _defined(file, kind, use.source):
+                    yield file.error(
+                        (*here, kind, index),
+                        f'no {kind[:-1]} is called "{use.source}"',
+                        f"define it under `{kind}:` of the file",
+                    )
+        spec = service.credential_spec
+        if spec and spec.config and not _defined(file, "configs", spec.config):
+            yield file.error(
+                (*here, "credential_spec", "config"),
+                f'no config is called "{spec.config}"',
+                "define it under `configs:` of the file",
+            )
+        for name in service.depends_on:
+            if not _defined(file, "services", name):
+                at = _list_place(file, (*here, "depends_on"), name)
+                yield file.error(at, f'no service is called "{name}"')
         yield from _build_mistakes(file, here, service, folder)
 
 
