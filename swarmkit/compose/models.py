@@ -720,20 +720,30 @@ def _restart(value: Any) -> Any:
 class Dependency(Section):
     """One entry of `depends_on:`."""
 
-    ignored = {
-        "restart": "Swarm restarts no task because another service has changed",
-        "required": "a service that is not in the file is never waited for",
-    }
+    ignored = {"restart": "Swarm restarts no task because another service has changed"}
 
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = (
         "service_started"
     )
+    required: bool = True
 
 
 def _dependencies(value: Any) -> Any:
     """Names, or conditions by name, as the latter."""
     named = _named(value)
-    return {key: {} for key in named} if isinstance(value, list) else named
+    return {key: item or {} for key, item in named.items()} if isinstance(named, dict) else named
+
+
+class EnvFile(Section):
+    """One entry of `env_file:`; `raw` takes values as they stand, quotes and all."""
+
+    path: str
+    required: bool = True
+    format: Literal["raw"] | None = None
+
+
+def _env_file(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
 
 
 _NOT_IN_SWARM = "Swarm starts no container with it"
@@ -745,7 +755,7 @@ _LIFECYCLE = "Swarm runs nothing but the container's own command"
 class Service(Section):
     """One service of `services:`."""
 
-    not_yet = _keys("env_file extends label_file profiles")
+    not_yet = _keys("label_file")
     ignored = {
         "annotations": "Swarm passes no annotations to containers; use labels",
         "attach": "swarmkit attaches to no container; see swarmkit stack logs",
@@ -804,6 +814,10 @@ class Service(Section):
     entrypoint: Words | None = None
     command: Words | None = None
     environment: Environment = {}
+    env_file: Annotated[
+        list[Annotated[EnvFile, BeforeValidator(_env_file)]], BeforeValidator(_one_or_many)
+    ] = []
+    profiles: list[str] = []
     ports: list[Annotated[Port, BeforeValidator(_port)]] = []
     networks: Annotated[dict[str, Attachment | None], BeforeValidator(_named)] = {}
     volumes: list[Annotated[Mount, BeforeValidator(_mount)]] = []
@@ -952,7 +966,6 @@ class Secret(FileObject):
 class ComposeFile(Section):
     """A whole Compose file; `version` is allowed and means nothing, as in the Compose Specification."""
 
-    not_yet = _keys("include")
     ignored = {"models": "swarmkit runs no models"}
 
     version: Text | None = None

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarmkit.compose.load import CONFIG_LIMIT, Project, load, parse
+from swarmkit.compose.contents import CONFIG_LIMIT
+from swarmkit.compose.load import Project, load, parse
 from swarmkit.compose.models import Mount, Service
 from swarmkit.errors import Problems, SwarmkitError, UsageError
 
@@ -284,7 +285,6 @@ def test_a_mistake_in_a_service_names_its_place(body: str, message: str) -> None
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("include: []", "2:10", "include: not supported by swarmkit yet"),
         (
             "secrets: {s: {}}",
             "2:14",
