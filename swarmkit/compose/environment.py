@@ -116,7 +116,8 @@ class _Reader:
                 self.line()
             except Mistake as mistake:
                 self.errors.append(UsageError(str(mistake), where=self.where(start), hint=mistake.hint))
-                self.at = self.end_of_line(max(self.at, start))
+                if self.at == start or self.text[self.at - 1] != "\n":
+                    self.at = self.end_of_line(self.at)
 
     def where(self, at: int) -> str:
         before = self.text[:at].split("\n")
@@ -171,3 +172,5 @@ class _Reader:
         except Malformed:
             hint = "write $$ for a plain dollar sign, or put the value in single quotes"
             raise Mistake(f"{name}: a dollar sign that begins no variable", hint) from None
+        except Mistake as mistake:
+            raise Mistake(f"{name}: {mistake}", mistake.hint) from None

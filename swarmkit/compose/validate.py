@@ -40,8 +40,8 @@ def honoured(file: YamlFile) -> tuple[YamlFile, dict[Loc, str]]:
         if not isinstance(data, dict):
             return data
         ignored = kind.ignored if _is_section(kind) else {}
-        for key in ignored:
-            if data.get(key):
+        for key in data:
+            if key in ignored and data[key]:
                 warn((*loc, key), ignored[key])
         return {
             key: kept(value, _inside(kind, key), (*loc, key))
