@@ -413,6 +413,62 @@ def test_a_mistake_inside_what_is_ignored_anyway_leaves_the_rest_checked() -> No
     ]
 
 
+# ---------------------------------------------------------------- what docker's client refuses
+
+# As `docker compose config` prints a project (docker/compose 8287, 9957: `docker stack deploy` takes it not).
+_COMPOSE_CONFIG = """\
+name: shop
+services:
+  web:
+    build: {context: ., dockerfile: Dockerfile}
+    command: null
+    depends_on:
+      db: {condition: service_healthy, required: true}
+    deploy:
+      resources:
+        limits: {cpus: 0.5, memory: "536870912"}
+    entrypoint: null
+    environment: {A: $$b}
+    networks: {default: null}
+    ports:
+      - {mode: ingress, target: 80, published: "8080", protocol: tcp}
+  db:
+    image: pg
+    healthcheck: {test: [CMD, ready], start_interval: 1s}
+    networks: {default: null}
+    volumes:
+      - {type: bind, source: /srv/data, target: /data, bind: {}}
+networks:
+  default: {name: shop_default}
+"""
+
+
+def test_the_output_of_docker_compose_config_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").touch()
+    read = parse(_COMPOSE_CONFIG, "/dev/stdin", tmp_path, {})
+    assert read.name == "shop"
+    assert read.warnings == ()
+    web = read.file.services["web"]
+    assert web.environment == {"A": "$b"}
+    assert web.depends_on["db"].condition == "service_healthy"
+    assert list(web.ports[0].pairs()) == [(8080, 80)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "depends_on: {b: {condition: service_started}}",
+        "profiles: [p]",
+        "env_file: [{path: x.env}]",
+        "extends: b",
+    ],
+)
+def test_keys_that_docker_stack_deploy_refuses_are_taken(tmp_path: Path, key: str) -> None:
+    (tmp_path / "x.env").write_text("A=1")
+    text = f"services: {{b: {{image: x}}, a: {{image: x, {key}}}}}"
+    assert "a" in parse(text, "stack.yml", tmp_path, {}, Options(profiles=["p"])).file.services
+
+
 # ---------------------------------------------------------------- anything at all
 
 _VALID = """\
