@@ -9,7 +9,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,6 +40,10 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or the loader above would take for something other than text."""
+
+
 for _tag, _form, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(0b[01_]+|0o?[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)", "-+0123456789"),
@@ -49,28 +53,51 @@ for _tag, _form, _first in (
         "-+.0123456789",
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
 
+
+# What no file written by people reaches, and aliases of aliases do ("billion laughs").
+_DEPTH_LIMIT = 100
+_PLACES_LIMIT = 250_000
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Loc = tuple[int | str, ...]
 
 
+class Position(NamedTuple):
+    """Where something stands: the file's name, and the line and column from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
 @dataclass(frozen=True)
 class YamlFile:
-    """The data of a YAML file, with the position of every key and item in it."""
+    """The data of a YAML file, or of several merged into one, with the position of every key and item.
+
+    `tags` are those of the tags that the reader of the file knows, by where they stand.
+    """
 
     name: str
     data: Any
-    positions: dict[Loc, tuple[int, int]] = field(repr=False)
+    positions: dict[Loc, Position] = field(repr=False)
+    tags: dict[Loc, str] = field(default_factory=dict, repr=False)
 
-    def where(self, loc: Sequence[int | str]) -> str:
-        """`file:line:column` of the value at `loc`, or of the nearest thing around it that exists."""
+    def position(self, loc: Sequence[int | str]) -> Position:
+        """That of the value at `loc`, or of the nearest thing around it that exists."""
         path = tuple(loc)
         while path not in self.positions and path:
             path = path[:-1]
-        line, column = self.positions.get(path, (1, 1))
-        return f"{self.name}:{line}:{column}"
+        return self.positions.get(path, Position(self.name, 1, 1))
+
+    def where(self, loc: Sequence[int | str]) -> str:
+        """`file:line:column` of the value at `loc`, or of the nearest thing around it that exists."""
+        return str(self.position(loc))
 
     def error(self, loc: Sequence[int | str], message: str, hint: str = "") -> UsageError:
         """An error about the value at `loc`, saying where that is and by which path it is reached."""
@@ -89,22 +116,27 @@ def dotted(loc: Sequence[int | str]) -> str:
     return out
 
 
-def read(path: Path) -> YamlFile:
-    """Read a YAML file.
+def read(path: Path, tags: frozenset[str] = frozenset()) -> YamlFile:
+    """Read a YAML file; its values may bear the local `tags` (such as `!reset`).
 
     Raises UsageError where it cannot be read or is not YAML, Problems for its repeated keys.
     """
+    return parse(read_text(path), str(path), tags)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; raises UsageError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError("no such file", where=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    # ValueError: no text, or a path that no file can have.
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    return parse(text, str(path))
 
 
-def parse(text: str, name: str) -> YamlFile:
-    """Parse YAML text that came from the file called `name`; raises as `read` does."""
+def parse(text: str, name: str, tags: frozenset[str] = frozenset()) -> YamlFile:
+    """Parse YAML text that came from the file called `name`; takes and raises as `read` does."""
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -113,13 +145,12 @@ def parse(text: str, name: str) -> YamlFile:
             f"not valid YAML: the character U+{ord(text[error.position]):04X} may not stand in it",
             where=f"{name}:{len(before)}:{len(before[-1]) + 1}",
         ) from None
+    walk = _Walk(loader, name, tags)
     try:
         root = loader.get_single_node()
-        positions: dict[Loc, tuple[int, int]] = {}
-        errors: list[SwarmkitError] = []
         if root is not None:
-            _walk(root, (), name, positions, errors)
-        raise_all(errors)
+            walk.visit(root, ())
+        raise_all(walk.errors)
         data = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -131,36 +162,70 @@ def parse(text: str, name: str) -> YamlFile:
         raise UsageError(f"not valid YAML: {error}", where=name) from None
     finally:
         loader.dispose()
-    return YamlFile(name, data, positions)
+    return YamlFile(name, data, walk.positions, walk.tagged)
 
 
-def _walk(
-    node: yaml.Node,
-    loc: Loc,
-    name: str,
-    positions: dict[Loc, tuple[int, int]],
-    errors: list[SwarmkitError],
-) -> None:
-    positions.setdefault(loc, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _walk(item, (*loc, index), name, positions, errors)
-    elif isinstance(node, yaml.MappingNode):
+def dump(data: Any) -> str:
+    """Data as YAML text that `parse` reads as the same."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Where everything stands, and which values have one of `tags`; the tags are taken off the nodes."""
+
+    loader: _Loader
+    name: str
+    tags: frozenset[str]
+    positions: dict[Loc, Position] = field(default_factory=dict)
+    tagged: dict[Loc, str] = field(default_factory=dict)
+    tag_of: dict[yaml.Node, str] = field(default_factory=dict)
+    errors: list[SwarmkitError] = field(default_factory=list)
+
+    def visit(self, node: yaml.Node, loc: Loc) -> None:
+        here = self.place(node)
+        if len(loc) > _DEPTH_LIMIT or len(self.positions) > _PLACES_LIMIT:
+            raise UsageError(
+                "not valid YAML: it is too deep, or its aliases stand for too much", where=str(here)
+            )
+        self.positions.setdefault(loc, here)
+        self.take_tag(node, loc)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.visit(item, (*loc, index))
+        elif isinstance(node, yaml.MappingNode):
+            self.mapping(node, loc)
+
+    def place(self, node: yaml.Node) -> Position:
+        return Position(self.name, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def take_tag(self, node: yaml.Node, loc: Loc) -> None:
+        if node.tag in self.tags:
+            self.tag_of[node] = node.tag
+            plain = isinstance(node, yaml.ScalarNode) and node.style is None
+            node.tag = self.loader.resolve(type(node), node.value, (plain, not plain))  # type: ignore[no-untyped-call]
+        # An alias comes to the same node again.
+        if node in self.tag_of:
+            self.tagged.setdefault(loc, self.tag_of[node])
+
+    def mapping(self, node: yaml.MappingNode, loc: Loc) -> None:
         seen: set[Hashable] = set()
+        merged: list[yaml.Node] = []
         for key, value in node.value:
             # A merge key may stand more than once by YAML's own rule.
-            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+            if key.tag == "tag:yaml.org,2002:merge":
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif isinstance(key, yaml.ScalarNode):
                 here = (*loc, key.value)
                 if key.value in seen:
-                    line, column = key.start_mark.line + 1, key.start_mark.column + 1
-                    errors.append(
-                        UsageError(f"{dotted(here)}: stands here twice", where=f"{name}:{line}:{column}")
+                    self.errors.append(
+                        UsageError(f"{dotted(here)}: stands here twice", where=str(self.place(key)))
                     )
                 seen.add(key.value)
-                positions.setdefault(here, (value.start_mark.line + 1, value.start_mark.column + 1))
-                _walk(value, here, name, positions, errors)
-            else:
-                _walk(value, loc, name, positions, errors)
+                self.visit(value, here)
+        # Last: what the mapping says itself wins, and so does its position.
+        for each in merged:
+            self.visit(each, loc)
 
 
 def validated(file: YamlFile, model: type[ModelT]) -> ModelT:

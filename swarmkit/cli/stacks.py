@@ -12,6 +12,7 @@ from swarmkit.cli.complete import running_stacks, stack_names
 from swarmkit.errors import Exit, SwarmkitError, UsageError, raise_all
 
 if TYPE_CHECKING:
+    from swarmkit.compose.load import Options
     from swarmkit.deploy.render import Rendered
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
@@ -31,6 +32,22 @@ Instance = Annotated[
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of an input; may be repeated.")]
 Values = Annotated[Path | None, typer.Option("--values", help="A YAML file of inputs.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-f",
+        "--file",
+        help="A Compose file to lay over STACK; may be repeated. Where there is no such stack, STACK is the"
+        " instance's name and the first file the stack, as with docker stack deploy.",
+    ),
+]
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--env-file", help="Variables, instead of the .env beside the file; may be repeated."),
+]
+Profiles = Annotated[
+    list[str] | None, typer.Option("--profile", help="Also the services of this profile; may be repeated.")
+]
 
 
 @app.command("ls")
@@ -88,6 +105,9 @@ def up(
     name: Annotated[str | None, typer.Option("--name", help="The instance's name on the cluster.")] = None,
     sets: Sets = None,
     values: Values = None,
+    files: Files = None,
+    env_files: EnvFiles = None,
+    profiles: Profiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 5 where there are changes.")
@@ -99,14 +119,16 @@ def up(
     import os
 
     from swarmkit.balancer.deploy import follow_routes
+    from swarmkit.compose.load import Options
     from swarmkit.deploy.apply import Deployment, after, carry_out, describe, prepare
-    from swarmkit.deploy.catalogue import find
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
-    instance = _own_name(name or find(stack).name)
-    project = _rendered(stack, sets, values).project(os.environ)
+    asked = Options(env_files=env_files or (), profiles=profiles or (), name=name or "")
+    rendered, options = _rendered(stack, sets, values, files, asked)
+    project = rendered.project(os.environ, options)
+    instance = _own_name(project.name)
     for warning in project.warnings:
         ui.warn(warning)
     with (
@@ -154,27 +176,54 @@ def _urls(swarm: Swarm, instance: str) -> list[str]:
     return urls(swarm, instance)
 
 
-def _rendered(stack: str, sets: list[str] | None, values: Path | None) -> Rendered:
-    from swarmkit.deploy.catalogue import find
+def _rendered(
+    stack: str, sets: list[str] | None, values: Path | None, files: list[Path] | None, asked: Options
+) -> tuple[Rendered, Options]:
     from swarmkit.deploy.inputs import load, resolve
     from swarmkit.deploy.render import render
+    from swarmkit.deploy.sources import chosen
 
-    source = find(stack)
+    source, options = chosen(stack, files or (), asked)
     pairs = [text.partition("=") for text in sets or []]
     errors: list[SwarmkitError] = [
         UsageError(f'--set takes KEY=VALUE, got "{pair[0]}"') for pair in pairs if not pair[1]
     ]
     raise_all(errors)
     declared = load(source.inputs) if source.inputs else {}
-    return render(source, resolve(declared, {key: value for key, _, value in pairs}, values))
+    return render(source, resolve(declared, {key: value for key, _, value in pairs}, values)), options
 
 
 @app.command()
-def render(context: typer.Context, stack: Stack, sets: Sets = None, values: Values = None) -> None:
+def render(
+    context: typer.Context,
+    stack: Stack,
+    sets: Sets = None,
+    values: Values = None,
+    files: Files = None,
+    env_files: EnvFiles = None,
+    profiles: Profiles = None,
+    resolved: Annotated[
+        bool,
+        typer.Option(
+            "--resolved", help="What is deployed of it: files merged, variables filled in; so with -f, too."
+        ),
+    ] = False,
+) -> None:
     """Print the Compose file that a stack becomes with its inputs."""
+    import os
+
+    from swarmkit.compose.load import Options, written
+
     given = globals_of(context)
-    rendered = _rendered(stack, sets, values)
-    given.ui.result({"stack": stack, "text": rendered.text}, lambda: given.ui.raw(rendered.text))
+    asked = Options(env_files=env_files or (), profiles=profiles or ())
+    rendered, options = _rendered(stack, sets, values, files, asked)
+    text = rendered.text
+    if resolved or files or env_files or profiles:
+        project = rendered.project(os.environ, options)
+        for warning in project.warnings:
+            given.ui.warn(warning)
+        text = written(project)
+    given.ui.result({"stack": stack, "text": text}, lambda: given.ui.raw(text))
 
 
 @app.command()

@@ -1,8 +1,8 @@
-"""From a Compose file to what the Engine API takes: service specs, networks and configs.
+"""From a Compose file to what the Engine API takes: service specs, networks, configs and secrets.
 
 Names, labels, defaults and order are those of `docker stack deploy` (docker/cli,
-cli/compose/convert); each is noted where it is made. Where swarmkit differs, docs/stacks.md says so:
-routed services also join the balancer's network, and resolve to their tasks' addresses.
+cli/compose/convert); each is noted where it is made. tests/conformance compares the two;
+docs/compose-support.md lists where swarmkit differs, and why.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from swarmkit.compose.load import Project
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.names import EDGE_NETWORK, IMAGE_LABEL, ROUTE_PREFIX, STACK_LABEL
 
-# The longest names that a swarm accepts for a service and for a config (moby/swarmkit, manager/controlapi).
+# The longest names that a swarm accepts for a service, and for a config or a secret (moby/swarmkit,
+# manager/controlapi).
 SERVICE_NAME_LIMIT = 63
 CONFIG_NAME_LIMIT = 64
 _STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 # Networks of the engine's own, where a service can have no alias (docker's IsUserDefined).
 BUILT_IN_NETWORKS = frozenset({"host", "none", "bridge", "default", "nat"})
+# Words among capabilities: all there are, and docker's for those of an update, which means nothing here.
 _ALL = "ALL"
+_RESET = "RESET"
 
 Spec = dict[str, Any]
 
@@ -43,7 +46,8 @@ class BuildSource:
 class DesiredService:
     """A service as it should be: `spec` is the body of POST /services/create.
 
-    Networks and configs stand in it by name; what sends it fills in the ids of the configs.
+    Networks, configs and secrets stand in it by name; what sends it fills in the ids of the latter two.
+    `depends_on` gives the condition that the service waits for, by the short name of the other service.
     """
 
     name: str
@@ -51,6 +55,7 @@ class DesiredService:
     spec: Spec
     build: BuildSource | None
     routed: bool
+    depends_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,24 +68,56 @@ class DesiredNetwork:
 
 @dataclass(frozen=True)
 class DesiredConfig:
-    """A config of the stack, under the name that its first version has."""
+    """A config of the stack, under the name that its first version has.
+
+    `template_driver` is what fills in the content for each task (`golang`), if anything does.
+    """
 
     name: str
     data: bytes = field(repr=False)
     labels: Mapping[str, str]
+    template_driver: str | None = None
 
     def body(self) -> Spec:
         """The body of POST /configs/create."""
-        return {
-            "Name": self.name,
-            "Labels": dict(self.labels),
-            "Data": base64.b64encode(self.data).decode("ascii"),
-        }
+        return _file_object_body(self)
+
+
+@dataclass(frozen=True)
+class DesiredSecret:
+    """A secret of the stack, under the name that its first version has.
+
+    `driver` is the Engine API's Driver that gives the content to the tasks; `data` is empty then.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    labels: Mapping[str, str]
+    driver: Spec | None = None
+    template_driver: str | None = None
+
+    def body(self) -> Spec:
+        """The body of POST /secrets/create."""
+        body = _file_object_body(self)
+        return {**body, "Driver": self.driver} if self.driver else body
+
+
+def _file_object_body(thing: DesiredConfig | DesiredSecret) -> Spec:
+    body: Spec = {
+        "Name": thing.name,
+        "Labels": dict(thing.labels),
+        "Data": base64.b64encode(thing.data).decode("ascii"),
+    }
+    return {**body, "Templating": {"Name": thing.template_driver}} if thing.template_driver else body
 
 
 @dataclass(frozen=True)
 class DesiredStack:
-    """All that a stack should be, and the names of what must exist beforehand."""
+    """All that a stack should be, and the names of what must exist beforehand.
+
+    `volumes` are the full names of the named volumes that services mount and that are not external;
+    nodes make them when a task starts.
+    """
 
     name: str
     services: tuple[DesiredService, ...]
@@ -88,6 +125,9 @@ class DesiredStack:
     configs: tuple[DesiredConfig, ...] = ()
     external_networks: tuple[str, ...] = ()
     external_configs: tuple[str, ...] = ()
+    secrets: tuple[DesiredSecret, ...] = ()
+    external_secrets: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,19 +176,21 @@ def convert(project: Project, stack: str, context: Context | None = None) -> Des
         networks=tuple(
             maker.network(key, definitions[key]) for key in sorted(used) if not definitions[key].external
         ),
-        configs=tuple(
-            DesiredConfig(
-                name=maker.name_of(key, project.file.configs[key]),
-                data=data,
-                labels={**project.file.configs[key].labels, STACK_LABEL: stack},
-            )
-            for key, data in sorted(project.config_data.items())
-        ),
+        configs=tuple(maker.config(key, data) for key, data in sorted(project.config_data.items())),
         external_networks=tuple(sorted(external)),
-        external_configs=tuple(
-            sorted(config.name or key for key, config in project.file.configs.items() if config.external)
+        external_configs=_external(project.file.configs),
+        secrets=tuple(
+            maker.secret(key, secret)
+            for key, secret in sorted(project.file.secrets.items())
+            if not secret.external
         ),
+        external_secrets=_external(project.file.secrets),
+        volumes=tuple(sorted(maker.volumes())),
     )
+
+
+def _external(definitions: Mapping[str, models.Definition]) -> tuple[str, ...]:
+    return tuple(sorted(thing.name or key for key, thing in definitions.items() if thing.external))
 
 
 def _check_names(project: Project, stack: str) -> None:
@@ -159,7 +201,8 @@ def _check_names(project: Project, stack: str) -> None:
         )
     file = project.file
     names = [(f"{stack}_{key}", SERVICE_NAME_LIMIT) for key in file.services]
-    names += [(config.name or f"{stack}_{key}", CONFIG_NAME_LIMIT) for key, config in file.configs.items()]
+    file_objects: list[tuple[str, models.FileObject]] = [*file.configs.items(), *file.secrets.items()]
+    names += [(thing.name or f"{stack}_{key}", CONFIG_NAME_LIMIT) for key, thing in file_objects]
     errors: list[SwarmkitError] = [
         UsageError(
             f"the name {name} is longer than the {limit} characters a swarm allows",
@@ -200,9 +243,38 @@ class _Maker:
         }
         if network.driver_opts:
             spec["Options"] = dict(network.driver_opts)
-        if network.ipam.config:
-            spec["IPAM"] = {"Config": [{"Subnet": entry.subnet} for entry in network.ipam.config]}
+        if ipam := _ipam(network.ipam):
+            spec["IPAM"] = ipam
+        spec |= _given(EnableIPv4=network.enable_ipv4, EnableIPv6=network.enable_ipv6)
         return DesiredNetwork(name, spec)
+
+    def config(self, key: str, data: bytes) -> DesiredConfig:
+        config = self.project.file.configs[key]
+        return DesiredConfig(
+            name=self.name_of(key, config),
+            data=data,
+            labels={**config.labels, STACK_LABEL: self.stack},
+            template_driver=config.template_driver,
+        )
+
+    def secret(self, key: str, secret: models.Secret) -> DesiredSecret:
+        return DesiredSecret(
+            name=self.name_of(key, secret),
+            data=self.project.secret_data.get(key, b""),
+            labels={**secret.labels, STACK_LABEL: self.stack},
+            driver=_given(Name=secret.driver, Options=secret.driver_opts) or None,
+            template_driver=secret.template_driver,
+        )
+
+    def volumes(self) -> set[str]:
+        used = {
+            mount.source
+            for service in self.project.file.services.values()
+            for mount in service.volumes
+            if mount.type == "volume" and mount.source
+        }
+        definitions = self.project.file.volumes
+        return {self.name_of(key, definitions[key]) for key in used if not definitions[key].external}
 
     def service(self, key: str, service: models.Service) -> DesiredService:
         deploy = service.deploy
@@ -216,13 +288,11 @@ class _Maker:
             "TaskTemplate": _given(
                 ContainerSpec=self._container(image, service),
                 LogDriver=_log_driver(service.logging),
-                RestartPolicy=_restart_policy(deploy.restart_policy),
+                RestartPolicy=_restart_policy(deploy.restart_policy, service.restart),
                 Networks=self._attachments(key, service, routed),
             )
             | {"Resources": _resources(deploy.resources), "Placement": _placement(deploy.placement)},
-            "Mode": {"Global": {}}
-            if deploy.mode == "global"
-            else {"Replicated": _given(Replicas=deploy.replicas)},
+            "Mode": _mode(service),
             "EndpointSpec": _endpoint(service, routed),
         }
         if deploy.update_config:
@@ -235,6 +305,7 @@ class _Maker:
             spec=spec,
             build=_build_source(self.project, service.build),
             routed=routed,
+            depends_on={name: dependency.condition for name, dependency in service.depends_on.items()},
         )
 
     def _container(self, image: str, service: models.Service) -> Spec:
@@ -246,25 +317,39 @@ class _Maker:
             Command=service.entrypoint,
             Args=service.command,
             Hostname=service.hostname,
-            Env=[
-                key if value is None else f"{key}={value}"
-                for key, value in sorted(service.environment.items())
-            ],
+            # The lines are sorted, not the names: A1=x comes before A=x. Another order restarts tasks.
+            Env=sorted(
+                key if value is None else f"{key}={value}" for key, value in service.environment.items()
+            ),
             Dir=service.working_dir,
             User=service.user,
+            Groups=service.group_add,
             # docker always sends this; leaving it out of a service that docker made restarts its tasks.
-            Privileges={"CredentialSpec": None, "SELinuxContext": None},
+            Privileges={
+                "CredentialSpec": self._credential_spec(service.credential_spec),
+                "SELinuxContext": None,
+            },
             Init=service.init,
+            Isolation=service.isolation,
+            TTY=service.tty or None,
+            OpenStdin=service.stdin_open or None,
             StopSignal=service.stop_signal,
             StopGracePeriod=service.stop_grace_period,
             ReadOnly=service.read_only or None,
-            Mounts=[self._mount(mount) for mount in service.volumes],
+            Mounts=[self._mount(mount) for mount in (*service.volumes, *service.tmpfs)],
             Healthcheck=_healthcheck(service.healthcheck),
             Hosts=service.extra_hosts,
-            DNSConfig=_given(Nameservers=service.dns),
-            Configs=self._configs(service.configs),
+            DNSConfig=_given(Nameservers=service.dns, Search=service.dns_search, Options=service.dns_opt),
+            Secrets=self._uses("Secret", service.secrets, self.project.file.secrets),
+            Configs=self._configs(service),
+            Sysctls=service.sysctls,
             CapabilityAdd=add,
             CapabilityDrop=drop,
+            Ulimits=[
+                {"Name": name, "Soft": limit.soft, "Hard": limit.hard}
+                for name, limit in sorted(service.ulimits.items())
+            ],
+            OomScoreAdj=service.oom_score_adj or None,
         )
 
     def _attachments(self, key: str, service: models.Service, routed: bool) -> list[Spec]:
@@ -280,34 +365,68 @@ class _Maker:
             aliases = list(attachment.aliases) if attachment else []
             if target not in BUILT_IN_NETWORKS and target != self.context.edge:
                 aliases.append(key)
-            attachments[target] = _given(Target=target, Aliases=aliases)
+            attachments[target] = _given(
+                Target=target, Aliases=aliases, DriverOpts=attachment.driver_opts if attachment else None
+            )
         return [attachment for _, attachment in sorted(attachments.items())]
 
     def _mount(self, mount: models.Mount) -> Spec:
-        out: Spec = {"Type": mount.type, "Target": mount.target}
-        if mount.read_only:
-            out["ReadOnly"] = True
+        source, options = mount.source, self._mount_options(mount)
         if mount.type == "bind":
-            # Relative to the Compose file here; the folder must be there on every node that runs a task.
-            out["Source"] = str(_normal(self.project.folder / Path(mount.source or "").expanduser()))
-            if mount.bind and mount.bind.propagation:
-                out["BindOptions"] = {"Propagation": mount.bind.propagation}
-        elif mount.type == "tmpfs":
-            if mount.tmpfs and mount.tmpfs.size is not None:
-                out["TmpfsOptions"] = {"SizeBytes": mount.tmpfs.size}
-        else:
-            options: Spec = {"NoCopy": True} if mount.volume and mount.volume.nocopy else {}
-            if mount.source:
-                definition = self.project.file.volumes[mount.source]
-                out["Source"] = self.name_of(mount.source, definition)
-                if not definition.external:
-                    options |= _volume_options(definition, self.stack)
-            if options or mount.source:
-                out["VolumeOptions"] = options
-        return out
+            source = self._folder_of_node(mount.source or "")
+        elif source and (mount.type == "volume" or (mount.type == "cluster" and not _is_group(source))):
+            source = self.name_of(source, self.project.file.volumes[source])
+        return _given(
+            Type=mount.type,
+            Source=source,
+            Target=mount.target,
+            ReadOnly=mount.read_only or None,
+            Consistency=mount.consistency,
+        ) | ({_OPTIONS[mount.type]: options} if options is not None else {})
 
-    def _configs(self, uses: Iterable[models.ConfigUse]) -> list[Spec]:
-        """Sorted by name as docker does; a file name without a slash is under /, where the engine puts it."""
+    def _folder_of_node(self, source: str) -> str:
+        """Relative to the Compose file here; it must be there on every node that runs a task.
+
+        One that is absolute already, also on Windows, stays as it is written.
+        """
+        if source == "~" or source.startswith("~/"):
+            return f"{Path.home()}{source[1:]}"
+        if re.match(r"/|[A-Za-z]:|\\\\", source):
+            return source
+        return str(_normal(self.project.folder / source))
+
+    def _mount_options(self, mount: models.Mount) -> Spec | None:
+        """The options of the mount's own kind; None where it has none, as docker leaves them out."""
+        match mount.type:
+            case "volume":
+                if mount.source is None and mount.volume is None:
+                    return None
+                given = mount.volume or models.VolumeOptions()
+                definition = self.project.file.volumes[mount.source] if mount.source else None
+                options = _given(
+                    NoCopy=given.nocopy or None, Subpath=given.subpath, Labels=dict(given.labels)
+                )
+                if definition and not definition.external:
+                    options |= _volume_options(definition, given.labels, self.stack)
+                return options
+            case "bind" | "npipe":
+                return _bind_options(mount.bind) if mount.bind else None
+            case "tmpfs":
+                tmpfs = mount.tmpfs
+                return _given(SizeBytes=tmpfs.size, Mode=tmpfs.mode) if tmpfs else None
+            case "image":
+                return _given(Subpath=mount.image.subpath) if mount.image else None
+            case "cluster":
+                return {}
+
+    def _uses(
+        self, kind: str, uses: Iterable[models.FileUse], definitions: Mapping[str, models.FileObject]
+    ) -> list[Spec]:
+        """References sorted by name as docker does.
+
+        A relative file name is under / for a config and under /run/secrets for a secret, where the engine
+        puts it.
+        """
         references = [
             {
                 "File": {
@@ -316,21 +435,59 @@ class _Maker:
                     "GID": use.gid,
                     "Mode": use.mode,
                 },
-                "ConfigName": self.name_of(use.source, self.project.file.configs[use.source]),
+                f"{kind}Name": self.name_of(use.source, definitions[use.source]),
             }
             for use in uses
         ]
+        return sorted(references, key=lambda reference: str(reference[f"{kind}Name"]))
+
+    def _configs(self, service: models.Service) -> list[Spec]:
+        """The configs that become files, and the one that is no file but the credential spec."""
+        references = self._uses("Config", service.configs, self.project.file.configs)
+        if service.credential_spec and (key := service.credential_spec.config):
+            name = self.name_of(key, self.project.file.configs[key])
+            references.append({"ConfigName": name, "Runtime": {}})
         return sorted(references, key=lambda reference: str(reference["ConfigName"]))
+
+    def _credential_spec(self, spec: models.CredentialSpec | None) -> Spec | None:
+        """With a config by its name, in whose place the one who sends it puts the id."""
+        if spec is None:
+            return None
+        config = spec.config and self.name_of(spec.config, self.project.file.configs[spec.config])
+        return _given(Config=config, File=spec.file, Registry=spec.registry) or None
+
+
+# How the Engine API calls the options of each type of mount.
+_OPTIONS = {
+    "volume": "VolumeOptions",
+    "bind": "BindOptions",
+    "npipe": "BindOptions",
+    "tmpfs": "TmpfsOptions",
+    "image": "ImageOptions",
+    "cluster": "ClusterOptions",
+}
+
+
+def _is_group(source: str) -> bool:
+    """Whether a cluster mount's source is a group of volumes, which no stack owns."""
+    return source.startswith("group:")
 
 
 def tagged(image: str) -> str:
     """An image reference as docker sends it: Docker Hub's names short, and a tag where nothing is said.
 
-    `docker.io/library/redis` is `redis:latest`; one with a tag or a digest keeps it.
+    `docker.io/library/redis` is `redis:latest`; one with a tag or a digest keeps it, and an image's id
+    stays an id (distribution/reference, ParseNormalizedNamed and FamiliarString).
     """
-    short = image.removeprefix("docker.io/").removeprefix("library/")
-    last = short.rpartition("/")[2]
-    return short if ":" in last or "@" in last else f"{short}:latest"
+    if re.fullmatch(r"[0-9a-f]{64}", image):
+        return image
+    domain, slash, rest = image.partition("/")
+    if slash and domain in ("docker.io", "index.docker.io"):
+        image = rest
+    parts = image.split("/")
+    if len(parts) == 2 and parts[0] == "library":
+        image = parts[1]
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
 
 
 def _given(**values: Any) -> Spec:
@@ -349,11 +506,51 @@ def _normal(path: Path) -> Path:
     return Path(*parts)
 
 
-def _volume_options(volume: models.Volume, stack: str) -> Spec:
-    options: Spec = {"Labels": {**volume.labels, STACK_LABEL: stack}}
+def _mode(service: models.Service) -> Spec:
+    """The mode; a job runs as many tasks at a time as it needs in all, as docker has it."""
+    replicas = service.scale if service.deploy.replicas is None else service.deploy.replicas
+    match service.deploy.mode:
+        case "replicated":
+            return {"Replicated": _given(Replicas=replicas)}
+        case "global":
+            return {"Global": {}}
+        case "replicated-job":
+            return {"ReplicatedJob": _given(MaxConcurrent=replicas, TotalCompletions=replicas)}
+        case "global-job":
+            return {"GlobalJob": {}}
+
+
+def _ipam(ipam: models.Ipam) -> Spec:
+    return _given(
+        Driver=ipam.driver,
+        Options=ipam.options,
+        Config=[
+            _given(
+                Subnet=entry.subnet,
+                IPRange=entry.ip_range,
+                Gateway=entry.gateway,
+                AuxiliaryAddresses=entry.aux_addresses,
+            )
+            for entry in ipam.config
+        ],
+    )
+
+
+def _volume_options(volume: models.Volume, labels: Mapping[str, str], stack: str) -> Spec:
+    options: Spec = {"Labels": {**volume.labels, **labels, STACK_LABEL: stack}}
     if volume.driver or volume.driver_opts:
         options["DriverConfig"] = _given(Name=volume.driver, Options=volume.driver_opts)
     return options
+
+
+def _bind_options(bind: models.BindOptions) -> Spec:
+    return _given(
+        Propagation=bind.propagation,
+        CreateMountpoint=bind.create_host_path or None,
+        NonRecursive=bind.recursive == "disabled" or None,
+        ReadOnlyNonRecursive=bind.recursive == "writable" or None,
+        ReadOnlyForceRecursive=bind.recursive == "readonly" or None,
+    )
 
 
 def _healthcheck(check: models.Healthcheck | None) -> Spec | None:
@@ -377,27 +574,32 @@ def _capabilities(add: Iterable[str], drop: Iterable[str]) -> tuple[list[str], l
         {_ALL} if _ALL in names else names
         for names in ({_capability(name) for name in part} for part in (add, drop))
     )
-    return sorted(added), sorted(dropped - added)
+    return sorted(added - {_RESET}), sorted(dropped - added - {_RESET})
 
 
 def _capability(name: str) -> str:
     upper = name.strip().upper()
-    return upper if upper == _ALL or upper.startswith("CAP_") else f"CAP_{upper}"
+    return upper if upper in (_ALL, _RESET) or upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def _log_driver(logging: models.Logging | None) -> Spec | None:
     return None if logging is None else _given(Name=logging.driver, Options=logging.options)
 
 
-def _restart_policy(policy: models.RestartPolicy | None) -> Spec | None:
-    if policy is None:
-        return None
-    return _given(
-        Condition=policy.condition,
-        Delay=policy.delay,
-        MaxAttempts=policy.max_attempts,
-        Window=policy.window,
-    )
+def _restart_policy(policy: models.RestartPolicy | None, restart: str | None) -> Spec | None:
+    """That of `deploy`, else what `restart:` means in Swarm; "no" sets none, as with docker."""
+    if policy is not None:
+        return _given(
+            Condition=policy.condition,
+            Delay=policy.delay,
+            MaxAttempts=policy.max_attempts,
+            Window=policy.window,
+        )
+    condition, _, attempts = (restart or "no").partition(":")
+    if condition == "on-failure":
+        # docker 28 sends a 0 where there is no number, which is no limit.
+        return {"Condition": condition, "MaxAttempts": int(attempts or 0)}
+    return None if condition == "no" else {"Condition": "any"}
 
 
 def _resources(resources: models.Resources) -> Spec:
@@ -405,7 +607,14 @@ def _resources(resources: models.Resources) -> Spec:
     if limits := resources.limits:
         out["Limits"] = _given(NanoCPUs=limits.cpus, MemoryBytes=limits.memory, Pids=limits.pids)
     if reservations := resources.reservations:
-        out["Reservations"] = _given(NanoCPUs=reservations.cpus, MemoryBytes=reservations.memory)
+        out["Reservations"] = _given(
+            NanoCPUs=reservations.cpus,
+            MemoryBytes=reservations.memory,
+            GenericResources=[
+                {"DiscreteResourceSpec": {"Kind": one.kind, "Value": one.value}}
+                for one in (entry.discrete_resource_spec for entry in reservations.generic_resources)
+            ],
+        )
     return out
 
 

@@ -1,309 +1,209 @@
-"""Compose files: read, variables filled in, and checked whole.
+"""Compose files: read, merged, variables filled in, and checked whole.
 
-Every mistake of a file is found in one go: what is wrong is reported and put aside, and the rest is
-checked again, down to the references between its parts.
+Every mistake of the files is found in one go, with the file, line and column where it stands: what is
+wrong is reported and put aside, and the rest is checked again, down to the references between its parts.
 """
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import InitErrorDetails
-
-from swarmkit.compose.models import ComposeFile, Environment, Misplaced, Service, text
+from swarmkit.compose.contents import Contents
+from swarmkit.compose.environment import Variables, default_files
+from swarmkit.compose.extends import Findings, Reader
+from swarmkit.compose.models import ComposeFile
+from swarmkit.compose.references import dependencies, mistakes, switched_on
+from swarmkit.compose.tree import TAGS, flat
+from swarmkit.compose.validate import honoured, validated
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.interpolate import interpolate
-from swarmkit.yamlfile import Loc, YamlFile, read, validation_errors
+from swarmkit.interpolate import Mistake, substitute
+from swarmkit.yamlfile import YamlFile, dump, read
 from swarmkit.yamlfile import parse as parse_yaml
 
-# What Swarm takes as the content of a config (moby/swarmkit, api/validation): less than this many bytes.
-CONFIG_LIMIT = 1000 * 1024
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say beside the first file.
+
+    `files` are laid over it in their order. `env_files` are read instead of the `.env` in the folder of
+    the first file. `profiles` replace those of COMPOSE_PROFILES; a service named in `services` takes part
+    whatever its profiles. `name` is what the stack is called whatever the files say, `default_name` what
+    it is called if nobody says. With `own_folders`, relative paths in `files` start from their own folders
+    and not from that of the first file, as for changes to a stack that is kept elsewhere.
+    """
+
+    files: Sequence[Path] = ()
+    env_files: Sequence[Path] = ()
+    profiles: Sequence[str] = ()
+    services: Sequence[str] = ()
+    name: str = ""
+    default_name: str = ""
+    own_folders: bool = False
 
 
 @dataclass(frozen=True)
 class Project:
-    """A Compose file that holds together.
+    """A Compose file, or several merged into one, that holds together.
 
-    `folder` is what its relative paths start from, `config_data` the content of each config that is
-    not external, by its key, and `warnings` are lines for the user.
+    `folder` is what its relative paths start from, `config_data` and `secret_data` the content of each
+    config and secret that is not external, by its key, and `warnings` are lines for the user. `name` is
+    that of the stack; empty where nobody has said one. `data` is the merged file itself, with the services
+    that are switched on.
     """
 
     file: ComposeFile
     folder: Path
     config_data: Mapping[str, bytes]
     warnings: tuple[str, ...]
+    secret_data: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    name: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def load(path: Path, environment: Mapping[str, str]) -> Project:
+def load(path: Path, environment: Mapping[str, str], options: Options | None = None) -> Project:
     """Read and check the Compose file at `path`.
 
-    `environment` (name → value) is what its variables are filled in from. Raises UsageError or
-    Problems, with every mistake and its place.
+    `environment` (name → value) is what its variables are filled in from, with `.env` files below it.
+    Raises UsageError or Problems, with every mistake and its place.
     """
-    return _checked(read(path), path.parent, environment)
+    return _loaded(read(path, TAGS), path.parent, environment, options or Options())
 
 
-def parse(text: str, name: str, folder: Path, environment: Mapping[str, str]) -> Project:
+def parse(
+    text: str, name: str, folder: Path, environment: Mapping[str, str], options: Options | None = None
+) -> Project:
     """As `load`, for the text of a file called `name` whose relative paths start from `folder`."""
-    return _checked(parse_yaml(text, name), folder, environment)
+    return _loaded(parse_yaml(text, name, TAGS), folder, environment, options or Options())
 
 
-def _checked(source: YamlFile, folder: Path, environment: Mapping[str, str]) -> Project:
-    if not isinstance(source.data, dict):
-        raise UsageError(
-            "not a Compose file: expected a mapping with `services:`",
-            where=source.where(()),
-            hint="see docs/stacks.md for a small one",
-        )
-    filled = interpolate(replace(source, data=_text_keys(source.data)), environment)
-    file = filled.file
-    compose, errors = _validated(file, filled.errors)
-    errors += filled.errors.values()
-    config_data = _config_data(file, compose, folder, errors)
-    errors += _mistakes_between(file, compose, folder)
-    raise_all(sorted(errors, key=_place))
-    return Project(_from_environment(compose, environment), folder.absolute(), config_data, filled.warnings)
+def written(project: Project) -> str:
+    """The merged file as YAML that means the same: its dollar signs are doubled."""
+
+    def doubled(node: Any) -> Any:
+        match node:
+            case str():
+                return node.replace("$", "$$")
+            case dict():
+                return {key: doubled(value) for key, value in node.items()}
+            case list():
+                return [doubled(item) for item in node]
+            case _:
+                return node
+
+    return dump(doubled(project.data))
 
 
-def _text_keys(node: Any) -> Any:
-    """Keys are names here, also those that YAML reads as numbers."""
-    match node:
-        case dict():
-            return {_key(key): _text_keys(value) for key, value in node.items()}
-        case list():
-            return [_text_keys(item) for item in node]
-        case _:
-            return node
+def _loaded(first: YamlFile, folder: Path, environment: Mapping[str, str], options: Options) -> Project:
+    files, variables = _read(first, folder, environment, options)
+    name = options.name or _own_name([file for file, _ in files], variables) or options.default_name
+    if name:
+        # The Compose Specification ("Interpolation") has it that the name can be used.
+        variables = replace(variables, given={**variables.given, "COMPOSE_PROJECT_NAME": name})
+    findings = Findings(unset=dict(variables.unset))
+    including = tuple(Path(file.name).resolve() for file, _ in files)
+    file, broken = flat(Reader(folder, variables, findings, including).project(files))
+    file, ignored = honoured(file)
+    broken = [loc for loc in broken if not any(loc[: len(place)] == place for place in ignored)]
+    whole, errors = validated(file, broken)
+    errors += findings.errors
+    profiles = options.profiles or variables.given.get("COMPOSE_PROFILES", "").split(",")
+    compose = _switched(whole, profiles, options.services)
+    if whole.services and not compose.services:
+        errors.append(_nothing_on(file, whole))
+    missing: list[SwarmkitError] = []
+    if findings.complete:
+        missing += mistakes(file, compose, folder)
+    compose, waits = dependencies(file, compose, whole.services, missing)
+    contents = Contents(file, folder, variables, errors, findings.unset)
+    config_data, secret_data = contents.configs(compose.configs), contents.secrets(compose.secrets)
+    compose = contents.environments(compose)
+    if findings.complete:
+        errors += missing
+    raise_all(_in_order(errors, [one.name for one, _ in files]))
+    unknown = _unknown_profiles(whole, options)
+    return Project(
+        compose,
+        folder.absolute(),
+        config_data,
+        (*findings.unset.values(), *ignored.values(), *waits, *unknown),
+        secret_data,
+        name,
+        {**file.data, "services": {key: file.data["services"][key] for key in compose.services}},
+    )
 
 
-def _key(key: object) -> str:
-    try:
-        return text(key)
-    except ValueError:
-        return str(key)
+def _read(
+    first: YamlFile, folder: Path, environment: Mapping[str, str], options: Options
+) -> tuple[list[tuple[YamlFile, Path]], Variables]:
+    """All the files with the folders that their paths start from, and the variables they are filled in from.
 
-
-def _place(error: SwarmkitError) -> tuple[int, int]:
-    _, line, column = error.where.rsplit(":", 2)
-    return int(line), int(column)
-
-
-def _validated(file: YamlFile, known_bad: Iterable[Loc]) -> tuple[ComposeFile, list[SwarmkitError]]:
-    """The model of all that is right in the file, and an error for each thing that is not.
-
-    What stands at `known_bad` has its error already.
+    Raises for every one that cannot be read.
     """
+    files = [(first, folder)]
+    variables = Variables(environment, environment)
     errors: list[SwarmkitError] = []
-    data = _without_all(file.data, known_bad)
-    while True:
+    for path in options.files:
         try:
-            return ComposeFile.model_validate(data), errors
-        except ValidationError as error:
-            errors += _in_our_words(file, error)
-            data = _without_all(data, _places(error))
+            files.append((read(path, TAGS), path.parent if options.own_folders else folder))
+        except SwarmkitError as error:
+            errors.append(error)
+    env_folder = options.files[0].parent if options.own_folders and options.files else folder
+    try:
+        variables = variables.below(options.env_files or default_files(env_folder))
+    except SwarmkitError as error:
+        errors.append(error)
+    raise_all(errors)
+    return files, variables
 
 
-def _places(error: ValidationError) -> Iterator[Loc]:
-    for item in error.errors(include_url=False):
-        cause = item.get("ctx", {}).get("error")
-        below = [loc for loc, _ in cause.mistakes] if isinstance(cause, Misplaced) else [()]
-        yield from ((*item["loc"], *loc) for loc in below)
+def _own_name(files: Iterable[YamlFile], variables: Variables) -> str:
+    """The name that the files give their project, the last one's; it may hold variables."""
+    names = [file.data["name"] for file in files if isinstance(file.data, dict) and file.data.get("name")]
+    if not names or not isinstance(names[-1], str):
+        return ""
+    try:
+        return substitute(names[-1], variables.given, lambda _: None)
+    except Mistake:
+        # Told, with its place, when the file itself is filled in.
+        return ""
 
 
-def _in_our_words(file: YamlFile, error: ValidationError) -> Iterator[SwarmkitError]:
-    others: list[InitErrorDetails] = []
-    for item in error.errors(include_url=False):
-        context = item.get("ctx", {})
-        cause = context.get("error")
-        if item["type"] == "extra_forbidden":
-            yield _unknown_key(file, item["loc"])
-        elif isinstance(cause, Misplaced):
-            for below, message in cause.mistakes:
-                yield file.error((*item["loc"], *below), message)
-        else:
-            others.append(
-                InitErrorDetails(type=item["type"], loc=item["loc"], input=item["input"], ctx=context)
-            )
-    if others:
-        yield from validation_errors(file, ValidationError.from_exception_data("", others))
-
-
-def _unknown_key(file: YamlFile, loc: Loc) -> UsageError:
-    section = ComposeFile
-    for part in loc[:-1]:
-        section = _inside(section, part)
-    key = str(loc[-1])
-    if key in getattr(section, "not_yet", ()):
-        return file.error(loc, "not supported by swarmkit yet", "docs/stacks.md lists what is")
-    known = sorted(section.model_fields)
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-    return file.error(loc, "unknown key", hint)
-
-
-def _inside(kind: Any, part: int | str) -> Any:
-    """The type of what stands at `part` in a value of the type `kind`."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return _plain(kind.model_fields[str(part)].annotation)
-    container, arguments = typing.get_origin(kind), typing.get_args(kind)
-    return _plain(arguments[1] if container is dict else arguments[0])
-
-
-def _plain(kind: Any) -> Any:
-    """A type without its `Annotated` and without its `| None`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _plain(arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        return _plain(next(argument for argument in arguments if argument is not types.NoneType))
-    return kind
-
-
-def _part(data: Any, loc: Loc) -> Loc:
-    """What to put aside for an error at `loc`, so that the rest can be checked on its own."""
-    if loc[0] in ("networks", "volumes", "configs") and len(loc) > 1:
-        loc = loc[:2]
-    # A list keeps its places in the file only as a whole.
-    lists = [index for index, part in enumerate(loc) if isinstance(part, int)]
-    loc = loc[: lists[0]] if lists else loc
-    while not _has(data, loc):
-        loc = loc[:-1]
-    return loc
-
-
-def _has(data: Any, loc: Loc) -> bool:
-    for part in loc:
-        if not isinstance(data, dict) or part not in data:
-            return False
-        data = data[part]
-    return True
-
-
-def _without_all(data: Any, places: Iterable[Loc]) -> Any:
-    for part in [_part(data, loc) for loc in places]:
-        data = _without(data, part)
-    return data
-
-
-def _without(data: Any, loc: Loc) -> Any:
-    if not _has(data, loc):
-        return data
-    head, *rest = loc
-    if not rest:
-        return {key: value for key, value in data.items() if key != head}
-    return {**data, head: _without(data[head], tuple(rest))}
-
-
-def _config_data(
-    file: YamlFile, compose: ComposeFile, folder: Path, errors: list[SwarmkitError]
-) -> dict[str, bytes]:
-    out = {}
-    for key, config in compose.configs.items():
-        if config.external:
-            continue
-        loc: Loc = ("configs", key, "content" if config.file is None else "file")
-        data = (config.content or "").encode()
-        if config.file is not None:
-            try:
-                data = (folder / Path(config.file).expanduser()).read_bytes()
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                errors.append(file.error(loc, f"{config.file} cannot be read: {reason}"))
-                continue
-        if not data or len(data) >= CONFIG_LIMIT:
-            errors.append(
-                file.error(loc, f"Swarm takes 1 to {CONFIG_LIMIT - 1} bytes as a config, this is {len(data)}")
-            )
-        out[key] = data
-    return out
-
-
-def _mistakes_between(file: YamlFile, compose: ComposeFile, folder: Path) -> Iterator[SwarmkitError]:
-    """References to what is not there; the names are those in the file, whether right otherwise or not."""
-    if not file.data.get("services"):
-        yield file.error(("services",), "at least one service is needed")
-    for key, service in compose.services.items():
-        here: Loc = ("services", key)
-        written = file.data["services"][key] or {}
-        if not written.get("image") and written.get("build") is None:
-            yield file.error(here, "needs an image, or a build to make one from")
-        for name in service.networks:
-            if name != "default" and not _defined(file, "networks", name):
-                at = _list_place(file, (*here, "networks"), name)
-                yield file.error(
-                    at, f'no network is called "{name}"', "define it under `networks:` of the file"
-                )
-        for index, mount in enumerate(service.volumes):
-            if mount.type == "volume" and mount.source and not _defined(file, "volumes", mount.source):
-                yield file.error(
-                    (*here, "volumes", index),
-                    f'no volume is called "{mount.source}"',
-                    f"define it under `volumes:` of the file, or write ./{mount.source} for a folder",
-                )
-        for index, config in enumerate(service.configs):
-            if not _defined(file, "configs", config.source):
-                yield file.error(
-                    (*here, "configs", index),
-                    f'no config is called "{config.source}"',
-                    "define it under `configs:` of the file",
-                )
-        yield from _build_mistakes(file, here, service, folder)
-
-
-def _defined(file: YamlFile, kind: str, name: str) -> bool:
-    """Whether the section has the name. One that is no mapping is a mistake of its own, told elsewhere."""
-    section = file.data.get(kind) or {}
-    return not isinstance(section, dict) or name in section
-
-
-def _list_place(file: YamlFile, loc: Loc, name: str) -> Loc:
-    """Where `name` stands at `loc`, which is a list of names or a mapping by name."""
-    value: Any = file.data
-    for part in loc:
-        value = value[part]
-    return (*loc, value.index(name)) if isinstance(value, list) else (*loc, name)
-
-
-def _build_mistakes(file: YamlFile, here: Loc, service: Service, folder: Path) -> Iterator[SwarmkitError]:
-    if service.build is None:
-        return
-    at: Loc = (*here, "build", "context")
-    at = at if at in file.positions else at[:-1]
-    context = service.build.context
-    if "://" in context or context.startswith(("git@", "github.com/")):
-        yield file.error(at, "a build context that is not a folder is not supported by swarmkit yet")
-        return
-    path = folder / Path(context).expanduser()
-    if not path.is_dir():
-        yield file.error(at, f'there is no folder "{context}" (a path starts from that of the Compose file)')
-    elif not (path / service.build.dockerfile).is_file():
-        yield file.error(at, f'there is no file "{service.build.dockerfile}" in the folder "{context}"')
-
-
-def _from_environment(compose: ComposeFile, environment: Mapping[str, str]) -> ComposeFile:
-    """Variables of services and builds that have no value here take that of `environment`.
-
-    As docker does: an empty value counts as none; what `environment` does not have stays as it is.
-    """
-
-    def filled(variables: Environment) -> Environment:
-        return {key: value or environment.get(key, value) for key, value in variables.items()}
-
-    services = {
-        key: service.model_copy(
-            update={
-                "environment": filled(service.environment),
-                "build": service.build
-                and service.build.model_copy(update={"args": filled(service.build.args)}),
-            }
-        )
+def _switched(compose: ComposeFile, profiles: Iterable[str], asked: Iterable[str]) -> ComposeFile:
+    on = {
+        key: service
         for key, service in compose.services.items()
+        if switched_on(service, key, set(profiles), set(asked))
     }
-    return compose.model_copy(update={"services": services})
+    return compose.model_copy(update={"services": on})
+
+
+def _nothing_on(file: YamlFile, compose: ComposeFile) -> UsageError:
+    known = sorted({name for service in compose.services.values() for name in service.profiles})
+    hint = f"switch some on with --profile; there are {', '.join(known)}"
+    return file.error(("services",), "every service is switched off by its profiles", hint)
+
+
+def _unknown_profiles(compose: ComposeFile, options: Options) -> Iterator[str]:
+    known = {name for service in compose.services.values() for name in service.profiles} | {"*"}
+    for name in options.profiles:
+        if name not in known:
+            yield f'no service has the profile "{name}"'
+
+
+_PLACE = re.compile(r"(.*?)(?::(\d+))?(?::(\d+))?", re.DOTALL)
+
+
+def _in_order(errors: Iterable[SwarmkitError], files: Sequence[str]) -> list[SwarmkitError]:
+    """As one reads the files, in the order they are merged; then what is in others."""
+
+    def place(error: SwarmkitError) -> tuple[int, str, int, int]:
+        match = _PLACE.fullmatch(error.where)
+        name, line, column = match.groups() if match else ("", None, None)
+        rank = files.index(name) if name in files else len(files)
+        return rank, name, int(line or 0), int(column or 0)
+
+    return sorted(errors, key=place)

@@ -7,7 +7,6 @@ Durations are nanoseconds, sizes bytes, CPUs billionths, as in the Engine API.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from swarmkit.compose.units import duration, nano_cpus, shown, size
 from swarmkit.yamlfile import Loc, Model
 
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+KEY = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
 class Misplaced(ValueError):
@@ -37,6 +36,8 @@ class Section(Model):
 
     # What the Compose Specification has here and swarmkit does not take yet, so that the error can say so.
     not_yet: ClassVar[frozenset[str]] = frozenset()
+    # What Swarm cannot honour, and what happens instead; the loader takes it out, with a warning.
+    ignored: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +61,8 @@ def text(value: Any) -> str:
         case int():
             return str(value)
         case float():
-            return str(int(value)) if value.is_integer() else str(value)
+            # Go, and so docker, begins to write exponents there.
+            return str(int(value)) if value.is_integer() and abs(value) < 1e21 else str(value)
         case date():
             return value.isoformat()
         case _:
@@ -143,14 +145,49 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _command(value: Any) -> Any:
-    """A command as words; one line is split as a shell does (the Compose Specification's `command`)."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return shlex.split(value)
-    except ValueError as error:
-        raise ValueError(f"cannot be split into words: {str(error).lower()}") from None
+    """A command as words; one line is split much as a shell does (the Compose Specification's `command`).
+
+    Where a shell differs this is docker (github.com/google/shlex): in double quotes too a backslash goes,
+    whatever it stands before.
+    """
+    return _words(value) if isinstance(value, str) else value
+
+
+# A word: it may begin with a # only in quotes, or else it is a comment.
+_WORD = re.compile(
+    r"""
+    (?P<space> [ \t\r\n]+ )
+    | (?P<comment> \# [^\n]* )
+    | (?P<word> (?: [^ \t\r\n'"\\] | \\. | '[^']*' | "(?: [^"\\] | \\. )*" )+ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_QUOTED = re.compile(r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
+
+
+def _words(line: str) -> list[str]:
+    words = []
+    at = 0
+    while at < len(line):
+        match = _WORD.match(line, at)
+        if match is None or (match["word"] and match.end() < len(line) and line[match.end()] in "'\"\\"):
+            raise ValueError(
+                "cannot be split into words: a quote is not closed, or nothing follows the last \\"
+            )
+        if match["word"]:
+            words.append(_QUOTED.sub(_unquoted, match["word"]))
+        at = match.end()
+    return words
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    escaped, single, double = match.groups()
+    return escaped or single or re.sub(r"\\(.)", r"\1", double or "", flags=re.DOTALL)
 
 
 def _named(value: Any) -> Any:
@@ -223,19 +260,29 @@ def _port_range(value: Any) -> tuple[int, int]:
 PortRange = Annotated[tuple[int, int], BeforeValidator(_port_range)]
 
 
-class Port(Section):
-    """One entry of `ports:`, which may stand for a range of them."""
+_EVERY_ADDRESS = "Swarm publishes on every address of a node"
 
-    not_yet = frozenset({"name", "host_ip", "app_protocol"})
+
+class Port(Section):
+    """One entry of `ports:`, which may stand for a range of them.
+
+    Several published ports for one of the container all lead to that one.
+    """
+
+    ignored = {
+        "name": "a port has no name in Swarm",
+        "host_ip": _EVERY_ADDRESS,
+        "app_protocol": "Swarm passes on packets, whatever is in them",
+    }
 
     target: PortRange
     published: PortRange | None = None
-    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    protocol: Annotated[Literal["tcp", "udp", "sctp"], BeforeValidator(_lower)] = "tcp"
     mode: Literal["ingress", "host"] = "ingress"
 
     @model_validator(mode="after")
     def _ranges_agree(self) -> Port:
-        if self.published and self._length(self.published) != self._length(self.target):
+        if self.published and self._length(self.target) not in (1, self._length(self.published)):
             raise ValueError(
                 f"{self._length(self.published)} published ports for {self._length(self.target)}"
                 " of the container: the ranges must be of one length"
@@ -248,12 +295,15 @@ class Port(Section):
 
     def pairs(self) -> Iterator[tuple[int | None, int]]:
         """Every (published or None, target) that this entry stands for."""
-        for offset in range(self._length(self.target)):
-            yield self.published[0] + offset if self.published else None, self.target[0] + offset
+        several = self._length(self.target) > 1
+        for offset in range(self._length(self.published or self.target)):
+            yield self.published[0] + offset if self.published else None, self.target[0] + offset * several
 
 
+# An address is told from "8080:80" by its dots or brackets; the published port may then be empty.
 _SHORT_PORT = re.compile(
-    r"(?:(?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?",
+    r"(?:(?P<address>\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){3}):(?=[\d-]*:))?"
+    r"(?:(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?",
     re.ASCII,
 )
 
@@ -264,111 +314,54 @@ def _port(value: Any) -> Any:
         return {"target": value}
     if not isinstance(value, str):
         return value
-    match = _SHORT_PORT.fullmatch(value)
-    address = match["address"] if match else None
-    # "8080:80" also looks like an address and a target.
-    if match and address and match["published"] is None and re.fullmatch(r"\d{1,5}", address):
-        return _long_port(address, match["target"], match["protocol"])
-    if match and address:
-        raise ValueError(
-            f"Swarm publishes on every address of a node, not on {address} alone: leave the address out"
-        )
-    if not match:
+    match = _short_port(value)
+    if match is None:
         raise ValueError(f'expected [PUBLISHED:]TARGET[/PROTOCOL] such as "8080:80", got {shown(value)}')
-    return _long_port(match["published"], match["target"], match["protocol"])
-
-
-def _long_port(published: str | None, target: str, protocol: str | None) -> dict[str, Any]:
     # The ranges are read here: an error about them belongs to the whole entry, which is all the user wrote.
     return {
-        "target": "-".join(map(str, _port_range(target))),
-        "published": "-".join(map(str, _port_range(published))) if published else None,
-        "protocol": protocol,
+        "target": "-".join(map(str, _port_range(match["target"]))),
+        "published": "-".join(map(str, _port_range(match["published"]))) if match["published"] else None,
+        "protocol": match["protocol"],
     }
+
+
+def _short_port(value: str) -> re.Match[str] | None:
+    return _SHORT_PORT.fullmatch(value)
 
 
 class Attachment(Section):
     """How a service is on a network."""
 
-    not_yet = _keys(
-        "driver_opts gw_priority interface_name ipv4_address ipv6_address link_local_ips mac_address priority"
-    )
+    ignored = {
+        "gw_priority": "Swarm has no order among the networks of a task",
+        "interface_name": "the engine names the interfaces of a task",
+        "ipv4_address": "Swarm gives each task an address of its own",
+        "ipv6_address": "Swarm gives each task an address of its own",
+        "link_local_ips": "Swarm gives each task an address of its own",
+        "mac_address": "the engine gives each task a MAC address of its own",
+        "priority": "Swarm has no order among the networks of a task",
+    }
 
     aliases: list[str] = []
+    driver_opts: TextMap = {}
 
 
 class VolumeOptions(Section):
     """`volume:` of a mount."""
 
-    not_yet = frozenset({"labels", "subpath"})
-
     nocopy: bool = False
+    subpath: str | None = None
+    labels: TextMap = {}
 
 
 class BindOptions(Section):
     """`bind:` of a mount."""
 
-    not_yet = frozenset({"create_host_path", "recursive", "selinux"})
+    ignored = {"selinux": "Swarm sets no SELinux label on a folder of a node"}
 
     propagation: Literal["private", "rprivate", "shared", "rshared", "slave", "rslave"] | None = None
-
-
-class TmpfsOptions(Section):
-    """`tmpfs:` of a mount."""
-
-    not_yet = frozenset({"mode"})
-
-    size: Size | None = None
-
-
-class Mount(Section):
-    """One entry of a service's `volumes:`."""
-
-    not_yet = frozenset({"consistency", "image"})
-
-    type: Literal["volume", "bind", "tmpfs"]
-    source: str | None = None
-    target: str
-    read_only: bool = False
-    volume: VolumeOptions | None = None
-    bind: BindOptions | None = None
-    tmpfs: TmpfsOptions | None = None
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Mount:
-        if not self.target.startswith(("/", "{{")):
-            raise Misplaced((("target",), f"expected a path that starts with /, got {shown(self.target)}"))
-        if self.type == "bind" and not self.source:
-            raise ValueError("a bind mount needs a source: the folder of the node")
-        if self.type == "tmpfs" and self.source:
-            raise Misplaced((("source",), "a tmpfs has no source"))
-        for kind in ("volume", "bind", "tmpfs"):
-            if kind != self.type and getattr(self, kind) is not None:
-                raise Misplaced(((kind,), f"is for mounts of type {kind}; this one is of type {self.type}"))
-        return self
-
-
-def _mount(value: Any) -> Any:
-    """`[SOURCE:]TARGET[:OPTIONS]` as the long form."""
-    if not isinstance(value, str):
-        return value
-    parts = value.split(":")
-    if len(parts) > 3 or not all(parts):
-        raise ValueError(
-            f'expected [SOURCE:]TARGET[:OPTIONS] such as "data:/var/lib/data:ro", got {shown(value)}'
-        )
-    target = parts[0] if len(parts) == 1 else parts[1]
-    if not target.startswith("/"):
-        raise ValueError(f"expected a target that starts with /, got {shown(target)}")
-    source = parts[0] if len(parts) > 1 else None
-    options = parts[2].split(",") if len(parts) == 3 else []
-    if unknown := sorted(set(options) - {"ro", "rw", "nocopy"}):
-        raise ValueError(f"the option {unknown[0]} is not supported by swarmkit yet; ro, rw and nocopy are")
-    kind = "bind" if source and source[0] in "/.~" else "volume"
-    mount: dict[str, Any] = {"type": kind, "source": source, "target": target, "read_only": "ro" in options}
-    if "nocopy" in options:
-        mount["volume"] = {"nocopy": True}
-    return mount
+    create_host_path: bool = False
+    recursive: Literal["enabled", "disabled", "writable", "readonly"] | None = None
 
 
 def _file_mode(value: Any) -> Any:
@@ -380,17 +373,155 @@ def _file_mode(value: Any) -> Any:
     raise ValueError(f"expected file permissions such as 0444, got {shown(value)}")
 
 
-class ConfigUse(Section):
-    """One entry of a service's `configs:`: the config and the file it becomes."""
+FileMode = Annotated[int, BeforeValidator(_file_mode)]
+
+
+class TmpfsOptions(Section):
+    """`tmpfs:` of a mount."""
+
+    size: Size | None = None
+    mode: FileMode | None = None
+
+
+class ImageOptions(Section):
+    """`image:` of a mount."""
+
+    subpath: str | None = None
+
+
+class ClusterOptions(Section):
+    """`cluster:` of a mount, which has no options."""
+
+
+MountType = Literal["volume", "bind", "tmpfs", "npipe", "cluster", "image"]
+
+# The options that go with each type of mount (docker/cli, cli/compose/convert/volume.go).
+_OPTIONS_OF: Mapping[MountType, frozenset[str]] = {
+    "volume": frozenset({"volume"}),
+    "bind": frozenset({"bind"}),
+    "tmpfs": frozenset({"tmpfs"}),
+    "npipe": frozenset({"bind"}),
+    "cluster": frozenset({"cluster"}),
+    "image": frozenset({"image"}),
+}
+# An absolute path of a Linux or a Windows container, or one that Swarm fills in.
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\|\{\{")
+
+
+class Mount(Section):
+    """One entry of a service's `volumes:`."""
+
+    type: MountType
+    source: str | None = None
+    target: str
+    read_only: bool = False
+    consistency: str | None = None
+    volume: VolumeOptions | None = None
+    bind: BindOptions | None = None
+    tmpfs: TmpfsOptions | None = None
+    image: ImageOptions | None = None
+    cluster: ClusterOptions | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Mount:
+        if not _ABSOLUTE.match(self.target):
+            raise Misplaced((("target",), f"expected a path that starts with /, got {shown(self.target)}"))
+        if self.type == "bind" and not self.source:
+            raise ValueError("a bind mount needs a source: the folder of the node")
+        if self.type in ("npipe", "cluster", "image") and not self.source:
+            raise ValueError(f"a mount of type {self.type} needs a source")
+        if self.type == "tmpfs" and self.source:
+            raise Misplaced((("source",), "a tmpfs has no source"))
+        for kind in frozenset[str]().union(*_OPTIONS_OF.values()) - _OPTIONS_OF[self.type]:
+            if getattr(self, kind) is not None:
+                raise Misplaced(((kind,), f"is for mounts of type {kind}; this one is of type {self.type}"))
+        return self
+
+
+def _mount(value: Any) -> Any:
+    """`[SOURCE:]TARGET[:OPTIONS]` as the long form."""
+    if not isinstance(value, str):
+        return value
+    parts = _mount_parts(value)
+    if len(parts) > 3 or not all(parts):
+        raise ValueError(
+            f'expected [SOURCE:]TARGET[:OPTIONS] such as "data:/var/lib/data:ro", got {shown(value)}'
+        )
+    target = parts[0] if len(parts) == 1 else parts[1]
+    if not _ABSOLUTE.match(target):
+        raise ValueError(f"expected a target that starts with /, got {shown(target)}")
+    source = parts[0] if len(parts) > 1 else None
+    options = parts[2].split(",") if len(parts) == 3 else []
+    kind = "bind" if source and re.match(r"[/.~]|[A-Za-z]:\\|\\\\", source) else "volume"
+    # Of two that contradict each other the last one counts, as with docker.
+    access = [option for option in options if option in ("ro", "rw")]
+    mount: dict[str, Any] = {
+        "type": kind,
+        "source": source,
+        "target": target,
+        "read_only": access[-1:] == ["ro"],
+    }
+    if "nocopy" in options:
+        mount["volume"] = {"nocopy": True}
+    if propagation := [option for option in options if option in _PROPAGATIONS]:
+        mount["bind"] = {"propagation": propagation[-1]}
+    return mount
+
+
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_MOUNT_OPTIONS = frozenset({"ro", "rw", "nocopy", *_PROPAGATIONS})
+
+
+def _mount_parts(value: str) -> list[str]:
+    """The parts between colons, of which that of a Windows drive is none.
+
+    A drive is `C:\\`; docker takes every single letter for one, also the volume in `a:/data`.
+    """
+    return re.split(r"(?<!^[A-Za-z])(?<!:[A-Za-z]):|:(?!\\)", value)
+
+
+def _tmpfs(value: Any) -> Any:
+    """`tmpfs:` of a service as mounts: `PATH[:OPTIONS]`, once or in a list."""
+    lines = [value] if isinstance(value, str) else value
+    if not isinstance(lines, list):
+        raise ValueError(f"expected a path or a list of paths, got {shown(value)}")
+    mounts = []
+    mistakes: list[tuple[Loc, str]] = []
+    for index, line in enumerate(lines):
+        path, _, rest = line.partition(":") if isinstance(line, str) else ("", "", "")
+        options = [option.partition("=") for option in rest.split(",") if option]
+        if not path.startswith("/"):
+            mistakes.append(((index,), f"expected PATH[:OPTIONS] that starts with /, got {shown(line)}"))
+        elif unknown := [name for name, _, _ in options if name not in ("size", "mode", "ro", "rw")]:
+            mistakes.append(
+                ((index,), f"the option {unknown[0]} cannot be set in Swarm: size, mode, ro and rw can")
+            )
+        else:
+            named = {name: setting for name, equals, setting in options if equals}
+            mounts.append(
+                {
+                    "type": "tmpfs",
+                    "target": path,
+                    "tmpfs": named or None,
+                    "read_only": ("ro", "", "") in options,
+                }
+            )
+    if mistakes:
+        raise Misplaced(*mistakes)
+    return mounts
+
+
+class FileUse(Section):
+    """One entry of a service's `configs:` or `secrets:`: which one, and the file it becomes."""
 
     source: str
     target: str | None = None
     uid: Text = "0"
     gid: Text = "0"
-    mode: Annotated[int, BeforeValidator(_file_mode)] = 0o444
+    mode: FileMode = 0o444
 
 
-def _config_use(value: Any) -> Any:
+def _file_use(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
@@ -453,13 +584,27 @@ class Limits(Section):
     pids: Count | None = None
 
 
+class DiscreteResource(Section):
+    """`discrete_resource_spec`: so many of a kind that the nodes' engines declare."""
+
+    kind: str
+    value: Count
+
+
+class GenericResource(Section):
+    """An entry of `generic_resources`."""
+
+    discrete_resource_spec: DiscreteResource
+
+
 class Reservations(Section):
     """`deploy.resources.reservations`."""
 
-    not_yet = frozenset({"devices", "generic_resources"})
+    ignored = {"devices": "Swarm knows devices as generic_resources alone, which the nodes' engines declare"}
 
     cpus: Cpus | None = None
     memory: Size | None = None
+    generic_resources: list[GenericResource] = []
 
 
 class Resources(Section):
@@ -469,20 +614,10 @@ class Resources(Section):
     reservations: Reservations | None = None
 
 
-def _mode(value: Any) -> Any:
-    if value in ("replicated-job", "global-job"):
-        raise ValueError(f"{value} is not supported by swarmkit yet")
-    return value
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 class Deploy(Section):
     """`deploy:` of a service."""
 
-    mode: Annotated[Literal["replicated", "global"], BeforeValidator(_mode)] = "replicated"
+    mode: Literal["replicated", "global", "replicated-job", "global-job"] = "replicated"
     replicas: Count | None = None
     labels: TextMap = {}
     placement: Placement = Placement()
@@ -494,8 +629,10 @@ class Deploy(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Deploy:
-        if self.mode == "global" and self.replicas is not None:
-            raise Misplaced((("replicas",), "a global service runs one task a node and has no replicas"))
+        if self.mode.startswith("global") and self.replicas is not None:
+            raise Misplaced(
+                (("replicas",), f"a {self.mode} service runs one task a node and has no replicas")
+            )
         return self
 
 
@@ -532,48 +669,201 @@ class Logging(Section):
     options: TextMap = {}
 
 
+class CredentialSpec(Section):
+    """`credential_spec:` of a Windows service: where its gMSA comes from, one of the three."""
+
+    config: str | None = None
+    file: str | None = None
+    registry: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> CredentialSpec:
+        if len(self.model_fields_set) > 1:
+            raise ValueError("takes one of config, file and registry")
+        return self
+
+
+def _integer(value: Any) -> int:
+    """A whole number, negative too; the text of one too, as a variable gives it."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d+", value, re.ASCII):
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"expected a whole number, got {shown(value)}")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+
+
+class Ulimit(Section):
+    """One limit of `ulimits:`; -1 is no limit."""
+
+    soft: Integer
+    hard: Integer
+
+
+def _ulimit(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"soft": _integer(value), "hard": _integer(value)}
+
+
+_RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?", re.ASCII)
+
+
+def _restart(value: Any) -> Any:
+    if not isinstance(value, str) or not _RESTART.fullmatch(value):
+        raise ValueError(
+            f'expected "no", always, unless-stopped, on-failure or on-failure:COUNT, got {shown(value)}'
+        )
+    return value
+
+
+class Dependency(Section):
+    """One entry of `depends_on:`."""
+
+    ignored = {"restart": "Swarm restarts no task because another service has changed"}
+
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = (
+        "service_started"
+    )
+    required: bool = True
+
+
+def _dependencies(value: Any) -> Any:
+    """Names, or conditions by name, as the latter."""
+    named = _named(value)
+    return {key: item or {} for key, item in named.items()} if isinstance(named, dict) else named
+
+
+class EnvFile(Section):
+    """One entry of `env_file:`; `raw` takes values as they stand, quotes and all."""
+
+    path: str
+    required: bool = True
+    format: Literal["raw"] | None = None
+
+
+def _env_file(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+_NOT_IN_SWARM = "Swarm starts no container with it"
+_NAMESPACE = "Swarm gives each task a namespace of its own"
+_LIMITS = "Swarm takes limits from deploy.resources: set deploy.resources"
+_LIFECYCLE = "Swarm runs nothing but the container's own command"
+
+
 class Service(Section):
     """One service of `services:`."""
 
-    not_yet = _keys(
-        "annotations attach blkio_config cgroup cgroup_parent cgroupns_mode container_name cpu_count"
-        " cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset"
-        " credential_spec depends_on develop device_cgroup_rules devices dns_opt dns_search domainname"
-        " env_file expose extends external_links gpus group_add ipc isolation label_file links"
-        " mac_address mem_limit mem_reservation mem_swappiness memswap_limit models network_mode"
-        " oom_kill_disable oom_score_adj pid pids_limit platform post_start pre_stop privileged profiles"
-        " provider pull_policy restart runtime scale secrets security_opt shm_size stdin_open storage_opt"
-        " sysctls tmpfs tty ulimits use_api_socket userns_mode uts volume_driver volumes_from"
-    )
+    not_yet = _keys("label_file")
+    ignored = {
+        "annotations": "Swarm passes no annotations to containers; use labels",
+        "attach": "swarmkit attaches to no container; see swarmkit stack logs",
+        "blkio_config": _NOT_IN_SWARM,
+        "cgroup": _NAMESPACE,
+        "cgroup_parent": "the engine places the tasks' control groups",
+        "cgroupns_mode": _NAMESPACE,
+        "container_name": "Swarm names containers after the service, the slot and the task",
+        "cpu_count": f"{_LIMITS}.limits.cpus",
+        "cpu_percent": f"{_LIMITS}.limits.cpus",
+        "cpu_period": f"{_LIMITS}.limits.cpus",
+        "cpu_quota": f"{_LIMITS}.limits.cpus",
+        "cpu_rt_period": _NOT_IN_SWARM,
+        "cpu_rt_runtime": _NOT_IN_SWARM,
+        "cpu_shares": f"{_LIMITS}.reservations.cpus",
+        "cpus": f"{_LIMITS}.limits.cpus",
+        "cpuset": "Swarm binds no task to certain CPUs",
+        "develop": "it is for docker compose watch",
+        "device_cgroup_rules": _NOT_IN_SWARM,
+        "devices": "Swarm hands no devices of a node to tasks; a bind mount of /dev/… is the nearest",
+        "domainname": "Swarm sets no domain name; write it into hostname",
+        "expose": "services on one network reach all of each other's ports",
+        "external_links": "use a network that both are on",
+        "gpus": "Swarm knows devices as generic_resources alone, which the nodes' engines declare",
+        "ipc": _NAMESPACE,
+        "links": "services on one network find each other by name; use aliases for another name",
+        "mac_address": "the engine gives each task a MAC address of its own",
+        "mem_limit": f"{_LIMITS}.limits.memory",
+        "mem_reservation": f"{_LIMITS}.reservations.memory",
+        "mem_swappiness": _NOT_IN_SWARM,
+        "memswap_limit": _NOT_IN_SWARM,
+        "models": "swarmkit runs no models",
+        "network_mode": "the service joins those under networks, of which host can be one",
+        "oom_kill_disable": _NOT_IN_SWARM,
+        "pid": _NAMESPACE,
+        "pids_limit": f"{_LIMITS}.limits.pids",
+        "platform": "Swarm chooses nodes by the platforms of the image; a placement constraint can, too",
+        "post_start": _LIFECYCLE,
+        "pre_stop": _LIFECYCLE,
+        "privileged": "Swarm starts no privileged containers; cap_add may do",
+        "provider": "swarmkit runs no providers of services",
+        "pull_policy": "a node pulls an image that it does not have",
+        "runtime": "the nodes' engines choose the runtime",
+        "security_opt": _NOT_IN_SWARM,
+        "shm_size": "/dev/shm has the engine's size; a mount of type tmpfs at /dev/shm can have another",
+        "storage_opt": _NOT_IN_SWARM,
+        "use_api_socket": "swarmkit hands no engine's socket to tasks; a bind mount can",
+        "userns_mode": _NAMESPACE,
+        "uts": _NAMESPACE,
+        "volume_driver": "name the driver under the volumes of the file",
+        "volumes_from": "name a volume under the volumes of the file, and mount it in both services",
+    }
 
     image: str | None = None
     build: Annotated[Build | None, BeforeValidator(_build)] = None
     entrypoint: Words | None = None
     command: Words | None = None
     environment: Environment = {}
+    env_file: Annotated[
+        list[Annotated[EnvFile, BeforeValidator(_env_file)]], BeforeValidator(_one_or_many)
+    ] = []
+    profiles: list[str] = []
     ports: list[Annotated[Port, BeforeValidator(_port)]] = []
     networks: Annotated[dict[str, Attachment | None], BeforeValidator(_named)] = {}
     volumes: list[Annotated[Mount, BeforeValidator(_mount)]] = []
-    configs: list[Annotated[ConfigUse, BeforeValidator(_config_use)]] = []
+    tmpfs: Annotated[list[Mount], BeforeValidator(_tmpfs)] = []
+    configs: list[Annotated[FileUse, BeforeValidator(_file_use)]] = []
+    secrets: list[Annotated[FileUse, BeforeValidator(_file_use)]] = []
     deploy: Deploy = Deploy()
+    scale: Count | None = None
+    depends_on: Annotated[dict[str, Dependency], BeforeValidator(_dependencies)] = {}
+    restart: Annotated[str | None, BeforeValidator(_restart)] = None
     healthcheck: Healthcheck | None = None
     labels: TextMap = {}
     hostname: str | None = None
     user: Text | None = None
+    group_add: list[Text] = []
     working_dir: str | None = None
     stop_grace_period: Duration | None = None
     stop_signal: str | None = None
+    stdin_open: bool = False
+    tty: bool = False
     init: bool | None = None
+    isolation: str | None = None
     read_only: bool = False
     cap_add: list[str] = []
     cap_drop: list[str] = []
+    credential_spec: CredentialSpec | None = None
+    sysctls: TextMap = {}
+    ulimits: dict[str, Annotated[Ulimit, BeforeValidator(_ulimit)]] = {}
+    oom_score_adj: Integer = 0
     extra_hosts: Annotated[list[str], BeforeValidator(_extra_hosts)] = []
     dns: Annotated[list[str], BeforeValidator(_one_or_many)] = []
+    dns_search: Annotated[list[str], BeforeValidator(_one_or_many)] = []
+    dns_opt: list[str] = []
     logging: Logging | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Service:
+        if self.scale is not None and self.deploy.mode.startswith("global"):
+            raise Misplaced((("scale",), f"a {self.deploy.mode} service runs one task a node"))
+        if self.scale is not None and self.deploy.replicas not in (None, self.scale):
+            raise Misplaced((("scale",), f"deploy.replicas says {self.deploy.replicas}"))
+        return self
 
 
 class Definition(Section):
-    """A network, volume or config of the file, or one that exists already (`external`)."""
+    """A network, volume, config or secret of the file, or one that exists already (`external`)."""
 
     external: bool = False
     name: str | None = None
@@ -598,28 +888,29 @@ class Definition(Section):
 class Subnet(Section):
     """An entry of `ipam.config`."""
 
-    not_yet = frozenset({"aux_addresses", "gateway", "ip_range"})
-
-    subnet: str
+    subnet: str | None = None
+    ip_range: str | None = None
+    gateway: str | None = None
+    aux_addresses: TextMap = {}
 
 
 class Ipam(Section):
     """`ipam:` of a network."""
 
-    not_yet = frozenset({"driver", "options"})
-
+    driver: str | None = None
+    options: TextMap = {}
     config: list[Subnet] = []
 
 
 class Network(Definition):
     """One network of `networks:`."""
 
-    not_yet = frozenset({"enable_ipv4", "enable_ipv6"})
-
     driver: str | None = None
     driver_opts: TextMap = {}
     attachable: bool = False
     internal: bool = False
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
     ipam: Ipam = Ipam()
     labels: TextMap = {}
 
@@ -632,26 +923,50 @@ class Volume(Definition):
     labels: TextMap = {}
 
 
-class Config(Definition):
-    """One config of `configs:`."""
-
-    not_yet = frozenset({"environment", "template_driver"})
+class FileObject(Definition):
+    """A config or a secret: where its content comes from, and how Swarm treats it."""
 
     file: str | None = None
-    content: str | None = None
+    environment: str | None = None
     labels: TextMap = {}
+    template_driver: str | None = None
+
+
+class Config(FileObject):
+    """One config of `configs:`."""
+
+    content: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Config:
-        if not self.external and (self.file is None) == (self.content is None):
-            raise ValueError("needs either file or content (or external: true)")
+        if (
+            not self.external
+            and sum(one is not None for one in (self.file, self.environment, self.content)) != 1
+        ):
+            raise ValueError("needs one of file, content and environment (or external: true)")
+        return self
+
+
+class Secret(FileObject):
+    """One secret of `secrets:`; a driver gives its content to the tasks itself."""
+
+    driver: str | None = None
+    driver_opts: TextMap = {}
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Secret:
+        if (
+            not self.external
+            and sum(one is not None for one in (self.file, self.environment, self.driver)) != 1
+        ):
+            raise ValueError("needs one of file, environment and driver (or external: true)")
         return self
 
 
 class ComposeFile(Section):
     """A whole Compose file; `version` is allowed and means nothing, as in the Compose Specification."""
 
-    not_yet = frozenset({"include", "models", "secrets"})
+    ignored = {"models": "swarmkit runs no models"}
 
     version: Text | None = None
     name: str | None = None
@@ -659,3 +974,43 @@ class ComposeFile(Section):
     networks: Annotated[dict[str, Network], BeforeValidator(_with_defaults)] = {}
     volumes: Annotated[dict[str, Volume], BeforeValidator(_with_defaults)] = {}
     configs: Annotated[dict[str, Config], BeforeValidator(_with_defaults)] = {}
+    secrets: Annotated[dict[str, Secret], BeforeValidator(_with_defaults)] = {}
+
+
+def values_ignored(data: Any) -> Iterator[tuple[Loc, str]]:
+    """What Swarm cannot honour inside values of a Compose file: its place, and what happens instead.
+
+    `data` is the file's data before it is checked: what has the wrong shape is passed over.
+    """
+    services = data.get("services") if isinstance(data, dict) else None
+    for key, service in services.items() if isinstance(services, dict) else ():
+        if not isinstance(service, dict):
+            continue
+        here: Loc = ("services", key)
+        for name, ignored in (("ports", _port_ignored), ("volumes", _mount_ignored)):
+            lines = service.get(name)
+            for index, line in enumerate(lines if isinstance(lines, list) else ()):
+                if isinstance(line, str) and (message := ignored(line)):
+                    yield (*here, name, index), message
+        deploy = service.get("deploy")
+        if service.get("restart") is None:
+            continue
+        if isinstance(deploy, dict) and deploy.get("restart_policy") is not None:
+            yield (*here, "restart"), "deploy.restart_policy stands instead"
+        elif service["restart"] == "no":
+            yield (
+                (*here, "restart"),
+                "Swarm restarts tasks that end unless deploy.restart_policy says condition: none",
+            )
+
+
+def _port_ignored(line: str) -> str | None:
+    match = _short_port(line)
+    address = match["address"].strip("[]") if match and match["address"] else None
+    return f"{_EVERY_ADDRESS}, not on {address} alone" if address not in (None, "0.0.0.0", "::") else None
+
+
+def _mount_ignored(line: str) -> str | None:
+    parts = _mount_parts(line)
+    unknown = sorted(set(parts[2].split(",")) - _MOUNT_OPTIONS) if len(parts) == 3 else []
+    return f"Swarm has no option {', '.join(unknown)} for a mount" if unknown else None

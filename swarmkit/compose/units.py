@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from fractions import Fraction
 
 _NANOSECONDS = {
     "ns": 1,
     "us": 1_000,
-    "µs": 1_000,
+    # Both signs that Unicode has for it.
+    "\u00b5s": 1_000,
+    "\u03bcs": 1_000,
     "ms": 1_000_000,
     "s": 1_000_000_000,
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_CPUS = re.compile(r"(\d+\.?\d*|\.\d+)(e-?\d{1,2})?|\d+/0*[1-9]\d*", re.ASCII | re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _INT64_MAX = 2**63 - 1
 
@@ -31,7 +35,7 @@ def duration(value: object) -> int:
     if isinstance(value, str):
         parts = _DURATION_PART.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value:
-            total = int(sum(Decimal(number) * _NANOSECONDS[unit] for number, unit in parts))
+            total = sum(int(Decimal(number) * _NANOSECONDS[unit]) for number, unit in parts)
             if total <= _INT64_MAX:
                 return total
     raise ValueError(f'expected a duration such as "10s", "1m30s" or "500ms", got {shown(value)}')
@@ -53,14 +57,11 @@ def size(value: object) -> int:
 
 
 def nano_cpus(value: object) -> int:
-    """Billionths of a CPU: `0.5` or `"0.5"` is 500000000. Raises ValueError for what is no such number."""
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            nano = Decimal(str(value)) * 1_000_000_000
-        except InvalidOperation:
-            nano = Decimal(-1)
-        if nano.is_finite() and 0 <= nano <= _INT64_MAX:
-            if nano != int(nano):
+    """Billionths of a CPU: `0.5`, `"0.5"` and `"1/2"` are 500000000. Raises ValueError for what is none."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool) and _CPUS.fullmatch(str(value)):
+        nano = Fraction(str(value)) * 1_000_000_000
+        if nano <= _INT64_MAX:
+            if nano.denominator != 1:
                 raise ValueError(f"a CPU can be divided into billionths at most, got {shown(value)}")
             return int(nano)
     raise ValueError(f'expected a number of CPUs such as 0.5 or "2", got {shown(value)}')

@@ -38,13 +38,17 @@ class Rendered:
     folder: Path
     is_template: bool
 
-    def project(self, environment: Mapping[str, str]) -> compose.Project:
+    def project(
+        self, environment: Mapping[str, str], options: compose.Options | None = None
+    ) -> compose.Project:
         """The checked Compose file. Raises UsageError or Problems; positions are those of the text."""
         try:
-            return compose.parse(self.text, self.name, self.folder, environment)
+            return compose.parse(self.text, self.name, self.folder, environment, options)
         except SwarmkitError as error:
             if self.is_template:
                 for part in error.errors if isinstance(error, Problems) else [error]:
+                    if not part.where.startswith(f"{self.name}:"):
+                        continue
                     part.hint = "; ".join(filter(None, [part.hint, _POSITIONS]))
             raise
 

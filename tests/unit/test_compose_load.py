@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarmkit.compose.load import CONFIG_LIMIT, Project, load, parse
+from swarmkit.compose.contents import CONFIG_LIMIT
+from swarmkit.compose.load import Project, load, parse
 from swarmkit.compose.models import Mount, Service
 from swarmkit.errors import Problems, SwarmkitError, UsageError
 
@@ -150,18 +151,33 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
     ("body", "message"),
     [
         ("imgae: ¦y", "imgae: unknown key"),
-        ("privileged: ¦true", "privileged: not supported by swarmkit yet"),
+        ("label_file: ¦x", "label_file: not supported by swarmkit yet"),
         ("deploy: {replicas: ¦three}", 'deploy.replicas: expected a whole number, got "three"'),
         ("deploy: {replicas: ¦-1}", "deploy.replicas: expected 0 or more, got -1"),
         ("deploy: {replicas: ¦true}", "deploy.replicas: expected a whole number, got true"),
         ("deploy: {foo: ¦1}", "deploy.foo: unknown key"),
         (
-            "deploy: {resources: {reservations: {devices: ¦[]}}}",
-            "deploy.resources.reservations.devices: not supported by swarmkit yet",
+            "deploy: {mode: global-job, replicas: ¦2}",
+            "deploy.replicas: a global-job service runs one task a node and has no replicas",
         ),
+        ("scale: ¦2, deploy: {mode: global}", "scale: a global service runs one task a node"),
+        ("scale: ¦2, deploy: {replicas: 3}", "scale: deploy.replicas says 3"),
         (
-            "deploy: {mode: ¦replicated-job}",
-            "deploy.mode: replicated-job is not supported by swarmkit yet",
+            "restart: ¦sometimes",
+            'restart: expected "no", always, unless-stopped, on-failure or on-failure:COUNT, got "sometimes"',
+        ),
+        ("secrets: [¦nope]", 'secrets[0]: no secret is called "nope"'),
+        ("depends_on: [¦nope]", 'depends_on[0]: no service is called "nope"'),
+        ("credential_spec: {config: ¦nope}", 'credential_spec.config: no config is called "nope"'),
+        (
+            "credential_spec: ¦{file: a, registry: b}",
+            "credential_spec: takes one of config, file and registry",
+        ),
+        ("ulimits: {nofile: ¦many}", 'ulimits.nofile: expected a whole number, got "many"'),
+        ("tmpfs: [¦run]", 'tmpfs[0]: expected PATH[:OPTIONS] that starts with /, got "run"'),
+        (
+            "tmpfs: [¦'/run:noexec']",
+            "tmpfs[0]: the option noexec cannot be set in Swarm: size, mode, ro and rw can",
         ),
         (
             "deploy: {mode: global, replicas: ¦2}",
@@ -192,20 +208,14 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
         ("ports: [¦'0:80']", 'ports[0]: expected a port from 1 to 65535, got "0"'),
         ("ports: [¦'80:90-80']", 'ports[0]: expected a port from 1 to 65535, got "90-80"'),
         (
-            "ports: [¦'80-81:90']",
-            "ports[0]: 2 published ports for 1 of the container: the ranges must be of one length",
-        ),
-        (
-            "ports: [¦'127.0.0.1:80:80']",
-            "ports[0]: Swarm publishes on every address of a node, not on 127.0.0.1 alone:"
-            " leave the address out",
+            "ports: [¦'80-81:90-92']",
+            "ports[0]: 2 published ports for 3 of the container: the ranges must be of one length",
         ),
         (
             "ports: [{target: 80, mode: ¦weird}]",
             "ports[0].mode: input should be 'ingress' or 'host', got \"weird\"",
         ),
         ("ports: [¦{published: 80}]", "ports[0].target: is required"),
-        ("ports: [{target: 80, host_ip: ¦x}]", "ports[0].host_ip: not supported by swarmkit yet"),
         ("ports: ¦80", "ports: expected a list, got 80"),
         ("environment: [A=1, ¦{x: 1}]", "environment[1]: expected KEY=value, got a mapping"),
         ("environment: {A: ¦[]}", "environment.A: expected text or a number, got a list"),
@@ -213,16 +223,15 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
             "environment: ¦nope",
             'environment: expected a mapping or a list of KEY=value, got "nope"',
         ),
-        ('command: ¦"a \'b"', "command: cannot be split into words: no closing quotation"),
+        (
+            'command: ¦"a \'b"',
+            "command: cannot be split into words: a quote is not closed, or nothing follows the last \\",
+        ),
         ("networks: [¦nope]", 'networks[0]: no network is called "nope"'),
         ("networks: {nope: ¦{aliases: [x]}}", 'networks.nope: no network is called "nope"'),
         ("networks: [¦{}]", "networks[0]: expected a name, got a mapping"),
         ("volumes: [¦'nope:/x']", 'volumes[0]: no volume is called "nope"'),
         ("volumes: [¦'a:b']", 'volumes[0]: expected a target that starts with /, got "b"'),
-        (
-            "volumes: [¦'/a:/b:z']",
-            "volumes[0]: the option z is not supported by swarmkit yet; ro, rw and nocopy are",
-        ),
         (
             "volumes: [¦'a:b:c:d']",
             'volumes[0]: expected [SOURCE:]TARGET[:OPTIONS] such as "data:/var/lib/data:ro", got "a:b:c:d"',
@@ -276,29 +285,32 @@ def test_a_mistake_in_a_service_names_its_place(body: str, message: str) -> None
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("secrets: {}", "2:10", "secrets: not supported by swarmkit yet"),
+        (
+            "secrets: {s: {}}",
+            "2:14",
+            "secrets.s: needs one of file, environment and driver (or external: true)",
+        ),
+        ("secrets: {s: {environment: S}}", "2:28", "secrets.s.environment: the variable S is not set"),
         ("wat: 1", "2:6", "wat: unknown key"),
         (
             "networks: {b: {external: true, driver: x}}",
             "2:40",
             "networks.b.driver: an external one is made elsewhere and takes only a name here",
         ),
-        ("networks: {b: {ipam: {config: [{}]}}}", "2:32", "networks.b.ipam.config[0].subnet: is required"),
-        (
-            "networks: {b: {enable_ipv6: true}}",
-            "2:29",
-            "networks.b.enable_ipv6: not supported by swarmkit yet",
-        ),
         (
             "networks: {'a b': {}}",
             "2:19",
             'networks.a b: "a b" cannot be a name: use letters, digits, dots, dashes and underscores',
         ),
-        ("configs: {c: {}}", "2:14", "configs.c: needs either file or content (or external: true)"),
+        (
+            "configs: {c: {}}",
+            "2:14",
+            "configs.c: needs one of file, content and environment (or external: true)",
+        ),
         (
             "configs: {c: {file: a, content: b}}",
             "2:14",
-            "configs.c: needs either file or content (or external: true)",
+            "configs.c: needs one of file, content and environment (or external: true)",
         ),
         (
             "configs: {c: {file: none}}",
@@ -345,9 +357,9 @@ def test_all_the_mistakes_of_a_file_are_found_at_once() -> None:
 services:
   web:
     image: x
-    privileged: true
+    label_file: x
     networks: [nope]
-    ports: [99999, "127.0.0.1:1:1"]
+    ports: [99999, "1.1.1.1.1:1:1"]
     deploy: {mode: global, replicas: 2, foo: 1, update_config: {delay: soon}}
     command: $
   db:
@@ -357,11 +369,11 @@ configs:
 """
     )
     assert found == [
-        "stack.yml:4:17: services.web.privileged: not supported by swarmkit yet",
+        "stack.yml:4:17: services.web.label_file: not supported by swarmkit yet",
         'stack.yml:5:16: services.web.networks[0]: no network is called "nope"',
         "stack.yml:6:13: services.web.ports[0].target: expected a port from 1 to 65535, got 99999",
-        "stack.yml:6:20: services.web.ports[1]: Swarm publishes on every address of a node,"
-        " not on 127.0.0.1 alone: leave the address out",
+        'stack.yml:6:20: services.web.ports[1]: expected [PUBLISHED:]TARGET[/PROTOCOL] such as "8080:80",'
+        ' got "1.1.1.1.1:1:1"',
         "stack.yml:7:38: services.web.deploy.replicas: a global service runs one task a node"
         " and has no replicas",
         "stack.yml:7:46: services.web.deploy.foo: unknown key",
@@ -429,3 +441,43 @@ def test_whatever_a_file_holds_is_read_or_refused_with_a_place(body: object, res
         for each in error.errors if isinstance(error, Problems) else [error]:
             assert each.exit == 2
             assert each.where.startswith("stack.yml:1:")
+
+
+# ---------------------------------------------------------------- what Swarm cannot honour
+
+
+@pytest.mark.parametrize(
+    ("body", "warning"),
+    [
+        ("privileged: ¦true", "privileged: ignored: Swarm starts no privileged containers; cap_add may do"),
+        (
+            "ports: [{target: 80, host_ip: ¦127.0.0.1}]",
+            "ports[0].host_ip: ignored: Swarm publishes on every address of a node",
+        ),
+        (
+            "ports: [81, ¦'127.0.0.1:80:80']",
+            "ports[1]: ignored: Swarm publishes on every address of a node, not on 127.0.0.1 alone",
+        ),
+        ("volumes: [¦'/a:/b:z,ro']", "volumes[0]: ignored: Swarm has no option z for a mount"),
+        (
+            "networks: {default: {ipv4_address: ¦10.0.0.2}}",
+            "networks.default.ipv4_address: ignored: Swarm gives each task an address of its own",
+        ),
+        (
+            "restart: ¦always, deploy: {restart_policy: {condition: any}}",
+            "restart: ignored: deploy.restart_policy stands instead",
+        ),
+        (
+            'restart: ¦"no"',
+            "restart: ignored: Swarm restarts tasks that end"
+            " unless deploy.restart_policy says condition: none",
+        ),
+    ],
+)
+def test_what_swarm_cannot_honour_is_a_warning_that_says_what_happens_instead(
+    body: str, warning: str
+) -> None:
+    text = f"services: {{a: {{image: x, {body}}}}}"
+    assert project(text.replace("¦", "")).warnings == (
+        f"stack.yml:1:{text.index('¦') + 1}: services.a.{warning}",
+    )
