@@ -1,5 +1,5 @@
 # What a newcomer types. Everything these targets make, `make clean` removes.
-.PHONY: help demo test lint unit integration e2e soak wheel clean
+.PHONY: help demo test lint unit conformance integration e2e soak wheel clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 help:
 	@echo 'make demo         a swarm of three machines on this one, with a load-balanced web site on it'
 	@echo 'make test         lint, types, and all tests (the last on a swarm that they make and remove)'
-	@echo 'make lint | unit | integration | e2e   parts of it'
+	@echo 'make lint | unit | conformance | integration | e2e   parts of it'
 	@echo 'make soak         what is too long for make test'
 	@echo 'make wheel        build the package into dist/'
 	@echo 'make clean        remove everything that these made'
@@ -21,7 +21,8 @@ demo:
 test: lint
 	@scripts/ensure-engine.sh || test -z "$$SWARMKIT_REQUIRE_E2E"
 	@scripts/ensure-vagrant.sh || test -z "$$SWARMKIT_REQUIRE_E2E"
-	$(PYTEST) -m 'not soak' tests/unit tests/integration tests/e2e
+	@scripts/ensure-docker-client.sh >/dev/null || test -z "$$SWARMKIT_REQUIRE_E2E"
+	$(PYTEST) -m 'not soak' tests/unit tests/conformance tests/integration tests/e2e
 
 lint:
 	@scripts/ensure-venv.sh
@@ -32,6 +33,11 @@ lint:
 unit:
 	@scripts/ensure-venv.sh
 	$(PYTEST) tests/unit
+
+# How many Compose files swarmkit turns into the very requests that docker stack deploy sends.
+conformance:
+	@scripts/ensure-venv.sh
+	$(BIN)/python -m tests.conformance
 
 integration e2e:
 	@scripts/ensure-venv.sh

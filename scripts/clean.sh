@@ -7,5 +7,5 @@ if [ -x .venv/bin/swarmkit ] && docker version >/dev/null 2>&1; then
   .venv/bin/swarmkit lab down --all --images
 fi
 scripts/ensure-engine.sh --stop
-rm -rf .venv benchmarks/.venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+rm -rf .cache .venv benchmarks/.venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 find . -name __pycache__ -type d -prune -exec rm -rf {} +

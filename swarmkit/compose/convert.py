@@ -630,9 +630,10 @@ def _update_config(config: models.UpdateConfig | models.RollbackConfig) -> Spec:
     """docker's default for parallelism is one task at a time once the block is there."""
     return _given(
         Parallelism=1 if config.parallelism is None else config.parallelism,
-        Delay=config.delay,
+        # The engine reads no time as none said, here and for the monitor.
+        Delay=config.delay or None,
         FailureAction=config.failure_action,
-        Monitor=config.monitor,
+        Monitor=config.monitor or None,
         MaxFailureRatio=config.max_failure_ratio,
         Order=config.order,
     )

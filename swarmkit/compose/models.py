@@ -62,7 +62,7 @@ def text(value: Any) -> str:
             return str(value)
         case float():
             # Go, and so docker, begins to write exponents there.
-            return str(int(value)) if value.is_integer() and abs(value) < 1e21 else str(value)
+            return f"{value:.0f}" if value.is_integer() and abs(value) < 1e21 else str(value)
         case date():
             return value.isoformat()
         case _:

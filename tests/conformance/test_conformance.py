@@ -1,0 +1,121 @@
+"""The genuine `docker stack deploy` is the oracle: for the same file swarmkit sends the same bodies."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from swarmkit.errors import SwarmkitError
+from tests.conformance import compare, run
+from tests.conformance.differences import ACCEPTED, REFUSED, SENT, Difference
+from tests.conformance.generate import compose_files
+from tests.conformance.oracle import Answer, Oracle
+
+# Files a batch, so that clients run side by side, and batches.
+BATCH = 8
+BATCHES, SOAK_BATCHES = 40, 500
+
+Answers = dict[Path, tuple[str, Answer]]
+
+
+@pytest.fixture(scope="module")
+def written(oracle: Oracle) -> Answers:
+    """What docker does with each written file, of all the folders."""
+    files = sorted(run.FOLDER.glob("*/*.yml"))
+    return {file: (stack, answer) for file, stack, answer in run.answers(oracle, files)}
+
+
+@pytest.mark.parametrize("file", run.WRITTEN, ids=lambda file: file.stem)
+def test_what_is_sent_for_a_written_file_is_what_docker_sends(file: Path, written: Answers) -> None:
+    assert run.unlike(file, *written[file]) == []
+
+
+def test_whatever_docker_warns_that_it_ignores_swarmkit_warns_of_by_name(written: Answers) -> None:
+    seen = set()
+    for file in run.WRITTEN:
+        stack, answer = written[file]
+        for line in re.findall(r"Ignoring unsupported options: (.*)", answer.said):
+            keys = set(line.split(", ")) - {"build", "restart"}
+            warnings = compare.ours(file, stack, run.ENVIRONMENT)[1].warnings
+            for key in keys:
+                assert any(f".{key}: ignored: " in warning for warning in warnings), (file, key)
+            seen |= keys
+    # All 16 that docker knows, less the two that swarmkit honours.
+    assert len(seen) == 14
+
+
+@settings(
+    max_examples=BATCHES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
+@given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
+def test_what_is_sent_for_a_generated_file_is_what_docker_sends(oracle: Oracle, batch: list[Any]) -> None:
+    assert not "\n".join(run.generated(oracle, batch))
+
+
+@pytest.mark.soak
+@settings(max_examples=SOAK_BATCHES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
+def test_what_is_sent_for_thousands_of_generated_files_is_what_docker_sends(
+    oracle: Oracle, batch: list[Any]
+) -> None:
+    assert not "\n".join(run.generated(oracle, batch))
+
+
+# ---------------------------------------------------------------- the differences that are meant
+
+
+def _shown(differences: tuple[Difference, ...], folder: str) -> list[Any]:
+    return [
+        pytest.param(each, run.FOLDER / folder / f"{name}.yml", id=name)
+        for each in differences
+        for name in each.files
+    ]
+
+
+@pytest.mark.parametrize(("difference", "file"), _shown(SENT, "differences"))
+def test_a_difference_in_what_is_sent_is_there_and_is_all(
+    difference: Difference, file: Path, written: Answers
+) -> None:
+    stack, answer = written[file]
+    docker, ours = (
+        compare.normal(each) for each in (answer.bodies, compare.ours(file, stack, run.ENVIRONMENT)[0])
+    )
+    assert not answer.refused, answer.said
+    assert docker != ours
+    assert difference.take_off
+    difference.take_off(docker, ours)
+    assert compare.unlike(compare.normal(docker), compare.normal(ours)) == []
+
+
+@pytest.mark.parametrize(("difference", "file"), _shown(ACCEPTED, "accepted"))
+def test_what_swarmkit_accepts_beyond_docker_docker_refuses(
+    difference: Difference, file: Path, written: Answers
+) -> None:
+    stack, answer = written[file]
+    assert answer.refused
+    bodies, project = compare.ours(file, stack, run.ENVIRONMENT)
+    assert bodies["services"]
+    assert not [warning for warning in project.warnings if ": ignored: " not in warning]
+
+
+@pytest.mark.parametrize(("difference", "file"), _shown(REFUSED, "refused"))
+def test_what_swarmkit_refuses_docker_sends(difference: Difference, file: Path, written: Answers) -> None:
+    stack, answer = written[file]
+    assert not answer.refused, answer.said
+    with pytest.raises(SwarmkitError):
+        compare.ours(file, stack, run.ENVIRONMENT)
+
+
+def test_every_file_that_shows_a_difference_is_in_the_table() -> None:
+    for folder, differences in (("differences", SENT), ("accepted", ACCEPTED), ("refused", REFUSED)):
+        files = {file.stem for file in (run.FOLDER / folder).glob("*.yml")}
+        assert files == {name for each in differences for name in each.files}
