@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ class Project:
     """A Compose file that holds together.
 
     `folder` is what its relative paths start from, `config_data` the content of each config that is
-    not external, by its key, and `warnings` are lines for the user.
+    not external, by its key, `secret_data` that of each secret, and `warnings` are lines for the user.
     """
 
     file: ComposeFile
     folder: Path
     config_data: Mapping[str, bytes]
     warnings: tuple[str, ...]
+    secret_data: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Project:
