@@ -199,12 +199,16 @@ def _asking() -> Ask | None:
     """Who is asked for inputs that are missing: the person at the terminal, if there is one."""
     if not sys.stdin.isatty():
         return None
+    from swarmkit.remote import Secrets
 
-    def ask(name: str, declared: Input, wrong: str) -> str:
+    def ask(name: str, declared: Input, wrong: str) -> str | None:
         if wrong:
             typer.echo(f"  {wrong}", err=True)
         question = f"{name} ({declared.description})" if declared.description else name
-        return str(typer.prompt(question, hide_input=declared.is_secret, err=True))
+        if declared.is_secret:
+            # Unlike Typer's, it ends the echo before it asks.
+            return Secrets().ask(f"{question}: ")
+        return str(typer.prompt(question, err=True))
 
     return ask
 
