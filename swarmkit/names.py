@@ -20,6 +20,8 @@ RESTART_LABEL = "swarmkit.restart"
 CLUSTER_LABEL = "swarmkit.cluster"
 # On a service: the fingerprint of the spec that swarmkit sent.
 SPEC_LABEL = "swarmkit.spec"
+# On a service: the names of the stacks that its stack requires, joined with commas.
+REQUIRES_LABEL = "swarmkit.requires"
 # A service with a label that starts like this asks the balancer for a route.
 ROUTE_PREFIX = "swarmkit.lb."
 

@@ -1,21 +1,29 @@
-"""Commands about stacks: ls, up, down, ps, logs, inputs, render."""
+"""Commands about stacks: ls, show, inputs, render, new, up, down, ps, logs."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmkit.cli.common import globals_of
+from swarmkit.cli.common import Globals, globals_of
 from swarmkit.cli.complete import running_stacks, stack_names
-from swarmkit.errors import Exit, SwarmkitError, UsageError, raise_all
+from swarmkit.errors import Exit, SwarmkitError, UsageError
 
 if TYPE_CHECKING:
     from swarmkit.compose.load import Options
-    from swarmkit.deploy.render import Rendered
+    from swarmkit.deploy.catalogue import StackSource
+    from swarmkit.deploy.cluster import Cluster
+    from swarmkit.deploy.draft import Draft, Ready
+    from swarmkit.deploy.inputs import Input, Inputs
+    from swarmkit.deploy.plan import Change
+    from swarmkit.deploy.values import Ask, Given
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
+    from swarmkit.ui import Ui
 
 app = typer.Typer(
     help="Deploy stacks of the catalogue, or your own Compose files.",
@@ -31,7 +39,14 @@ Instance = Annotated[
     str, typer.Argument(help="The stack's name on the cluster.", autocompletion=running_stacks)
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of an input; may be repeated.")]
-Values = Annotated[Path | None, typer.Option("--values", help="A YAML file of inputs.")]
+Values = Annotated[
+    list[Path] | None, typer.Option("--values", help="A YAML file of inputs; may be repeated, the last wins.")
+]
+SecretFiles = Annotated[
+    list[str] | None,
+    typer.Option("--secret-file", help="NAME=PATH of a secret input's file; - is standard input."),
+]
+Name = Annotated[str | None, typer.Option("--name", help="The instance's name on the cluster.")]
 Files = Annotated[
     list[Path] | None,
     typer.Option(
@@ -102,9 +117,10 @@ def ls(context: typer.Context) -> None:
 def up(
     context: typer.Context,
     stack: Stack,
-    name: Annotated[str | None, typer.Option("--name", help="The instance's name on the cluster.")] = None,
+    name: Name = None,
     sets: Sets = None,
     values: Values = None,
+    secret_files: SecretFiles = None,
     files: Files = None,
     env_files: EnvFiles = None,
     profiles: Profiles = None,
@@ -119,32 +135,40 @@ def up(
     import os
 
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.compose.load import Options
     from swarmkit.deploy.apply import Deployment, after, carry_out, describe, prepare
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
-    asked = Options(env_files=env_files or (), profiles=profiles or (), name=name or "")
-    rendered, options = _rendered(stack, sets, values, files, asked)
-    project = rendered.project(os.environ, options)
-    instance = _own_name(project.name)
-    for warning in project.warnings:
-        ui.warn(warning)
+    inputs_given = _given(sets, values, secret_files)
+    draft = _draft(stack, inputs_given, files, _options(name, env_files, profiles))
+    # Mistakes are told before any machine is asked, where that can be.
+    ready = None if draft.needs_cluster else draft.ready(os.environ)
+    if ready:
+        _own_name(ready.instance)
     with (
         ui.timed() as seconds,
         opened(resolve(given.inventory, given.engine), ui, mutates=not dry_run) as swarm,
     ):
-        prepared = prepare(swarm, ui, project, instance, dry_run=dry_run, prune=prune)
+        wanted = ready or draft.ready(os.environ, _cluster(swarm))
+        instance = _own_name(wanted.instance)
+        changes: list[Change] = []
         urls: list[str] = []
+        for one in _with_required(given, swarm, wanted, inputs_given, dry_run=dry_run):
+            for warning in one.project.warnings:
+                ui.warn(warning)
+            prepared = prepare(
+                swarm, ui, one.project, one.instance, dry_run=dry_run, prune=prune and one is wanted
+            )
+            if not dry_run:
+                carry_out(swarm.engine, ui, prepared, timeout=timeout)
+            changes += prepared.changes
         if dry_run:
             known = after(swarm.engine, prepared.desired)
-            balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
+            changes += follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
         else:
-            carry_out(swarm.engine, ui, prepared, timeout=timeout)
-            balancing = follow_routes(swarm, ui, timeout=timeout)
+            changes += follow_routes(swarm, ui, timeout=timeout)
             urls = _urls(swarm, instance)
-        changes = [*prepared.changes, *balancing]
         deployment = Deployment(instance, changes, not dry_run, seconds())
 
     def text() -> None:
@@ -176,29 +200,104 @@ def _urls(swarm: Swarm, instance: str) -> list[str]:
     return urls(swarm, instance)
 
 
-def _rendered(
-    stack: str, sets: list[str] | None, values: Path | None, files: list[Path] | None, asked: Options
-) -> tuple[Rendered, Options]:
-    from swarmkit.deploy.inputs import load, resolve
-    from swarmkit.deploy.render import render
+def _given(sets: list[str] | None, values: list[Path] | None, secret_files: list[str] | None) -> Given:
+    import os
+
+    from swarmkit.deploy.values import Given
+
+    return Given(
+        sets or (), values or (), secret_files or (), os.environ, stdin=lambda: sys.stdin.buffer.read()
+    )
+
+
+def _options(name: str | None, env_files: list[Path] | None, profiles: list[str] | None) -> Options:
+    from swarmkit.compose.load import Options
+
+    return Options(env_files=env_files or (), profiles=profiles or (), name=name or "")
+
+
+def _draft(stack: str, given: Given, files: list[Path] | None, options: Options) -> Draft:
+    from swarmkit.deploy.draft import draft
     from swarmkit.deploy.sources import chosen
 
-    source, options = chosen(stack, files or (), asked)
-    pairs = [text.partition("=") for text in sets or []]
-    errors: list[SwarmkitError] = [
-        UsageError(f'--set takes KEY=VALUE, got "{pair[0]}"') for pair in pairs if not pair[1]
-    ]
-    raise_all(errors)
-    declared = load(source.inputs) if source.inputs else {}
-    return render(source, resolve(declared, {key: value for key, _, value in pairs}, values)), options
+    source, options = chosen(stack, files or (), options)
+    return draft(source, given, _asking(), options)
+
+
+def _asking() -> Ask | None:
+    """Who is asked for inputs that are missing: the person at the terminal, if there is one."""
+    if not sys.stdin.isatty():
+        return None
+    from swarmkit.remote import Secrets
+
+    def ask(name: str, declared: Input, wrong: str) -> str | None:
+        if wrong:
+            typer.echo(f"  {wrong}", err=True)
+        question = f"{name} ({declared.description})" if declared.description else name
+        if declared.is_secret:
+            # Unlike Typer's, it ends the echo before it asks.
+            return Secrets().ask(f"{question}: ")
+        return str(typer.prompt(question, err=True))
+
+    return ask
+
+
+def _cluster(swarm: Swarm) -> Cluster:
+    from swarmkit.deploy.cluster import Cluster
+    from swarmkit.swarm import nodes
+
+    return Cluster.of(nodes(swarm.engine))
+
+
+def _with_required(
+    given: Globals, swarm: Swarm, wanted: Ready, inputs_given: Given, *, dry_run: bool
+) -> Sequence[Ready]:
+    """What is to be deployed: `wanted`, after the stacks that it requires and that do not run.
+
+    Those are brought up where the user says so; raises UsageError, with the command, where not.
+    """
+    import os
+
+    from swarmkit.deploy.apply import stacks
+    from swarmkit.deploy.draft import draft, with_required, without_arguments
+    from swarmkit.swarm import services
+
+    if not wanted.requires:
+        return [wanted]
+
+    def prepare(source: StackSource) -> Ready:
+        made = draft(source, without_arguments(inputs_given), _asking())
+        return made.ready(os.environ, _cluster(swarm) if made.needs_cluster else None)
+
+    queue = with_required(wanted, list(stacks(services(swarm.engine))), prepare)
+    missing = [one.instance for one in queue if one is not wanted]
+    if not missing:
+        return queue
+    names = ", ".join(missing)
+    message = (
+        f"{wanted.instance} requires {names}, which {'does' if len(missing) == 1 else 'do'} not run here"
+    )
+    if dry_run:
+        given.ui.warn(f"{message}; what {wanted.instance} itself changes can be told once that runs")
+        return queue[:-1]
+    if not given.yes:
+        hint = f"swarmkit stack up {missing[0]}; or add --yes, and it is brought up first"
+        if not sys.stdin.isatty():
+            raise UsageError(message, hint=hint)
+        if not typer.confirm(f"{message}. Bring it up first?", err=True):
+            raise UsageError(f"{message}; nothing was changed", hint=hint)
+    given.ui.say(f"  {names} first, which {wanted.instance} requires")
+    return queue
 
 
 @app.command()
 def render(
     context: typer.Context,
     stack: Stack,
+    name: Name = None,
     sets: Sets = None,
     values: Values = None,
+    secret_files: SecretFiles = None,
     files: Files = None,
     env_files: EnvFiles = None,
     profiles: Profiles = None,
@@ -209,17 +308,23 @@ def render(
         ),
     ] = False,
 ) -> None:
-    """Print the Compose file that a stack becomes with its inputs."""
+    """Print the Compose file that a stack becomes with its inputs; it has no secret in it."""
     import os
 
-    from swarmkit.compose.load import Options, written
+    from swarmkit.compose.load import written
+    from swarmkit.target import opened, resolve
 
     given = globals_of(context)
-    asked = Options(env_files=env_files or (), profiles=profiles or ())
-    rendered, options = _rendered(stack, sets, values, files, asked)
+    draft = _draft(stack, _given(sets, values, secret_files), files, _options(name, env_files, profiles))
+    if draft.needs_cluster:
+        with opened(resolve(given.inventory, given.engine), given.ui) as swarm:
+            cluster = _cluster(swarm)
+        rendered = draft.render(cluster)
+    else:
+        rendered = draft.render()
     text = rendered.text
     if resolved or files or env_files or profiles:
-        project = rendered.project(os.environ, options)
+        project = rendered.project(os.environ, draft.options)
         for warning in project.warnings:
             given.ui.warn(warning)
         text = written(project)
@@ -228,20 +333,96 @@ def render(
 
 @app.command()
 def inputs(context: typer.Context, stack: Stack) -> None:
-    """List what a stack can be told with --set and --values."""
+    """List what a stack can be told with --set, --values and --secret-file."""
     from swarmkit.deploy.catalogue import find
+
+    ui = globals_of(context).ui
+    found = _declared(find(stack))
+    document = [_input_json(name, one) for name, one in found.items()]
+    ui.result(document, lambda: _show_inputs(ui, found))
+
+
+@app.command()
+def show(context: typer.Context, stack: Stack) -> None:
+    """Tell what a stack is, where it comes from, and what it can be told."""
+    from swarmkit.deploy.catalogue import find
+
+    ui = globals_of(context).ui
+    source = find(stack)
+    found = _declared(source)
+    document = {
+        "name": source.name,
+        "description": source.description(),
+        "file": str(source.file),
+        "template": source.is_template,
+        "readme": str(source.readme) if source.readme else None,
+        "inputs": [_input_json(name, one) for name, one in found.items()],
+    }
+
+    def text() -> None:
+        ui.line(f"{source.name}: {document['description'] or 'it says nothing of itself'}")
+        ui.line(f"file    {source.file}")
+        if source.readme:
+            ui.line(f"readme  {source.readme}")
+        ui.line()
+        _show_inputs(ui, found)
+
+    ui.result(document, text)
+
+
+def _declared(source: StackSource) -> Inputs:
     from swarmkit.deploy.inputs import load
 
-    given = globals_of(context)
-    ui = given.ui
-    source = find(stack)
-    declared = load(source.inputs) if source.inputs else {}
-    document = [{"name": name, **one.model_dump(mode="json")} for name, one in declared.items()]
+    return load(source.inputs) if source.inputs else {}
+
+
+def _input_json(name: str, declared: Input) -> dict[str, Any]:
+    from swarmkit.deploy.inputs import variable
+
+    return {
+        "name": name,
+        **declared.model_dump(mode="json", exclude={"constraints", "entry_schema"}),
+        "constraints": [{each.word: each.operand} for each in declared.constraints],
+        "entries": declared.entries.type_text if declared.type in ("list", "map") else None,
+        "secret": declared.is_secret,
+        "variable": variable(name),
+    }
+
+
+def _show_inputs(ui: Ui, found: Inputs) -> None:
     rows = [
-        (name, one.type, "-" if one.default is None else one.default, one.description)
-        for name, one in declared.items()
+        (
+            name,
+            one.type_text,
+            "required" if one.must_be_given else "-" if one.default is None else one.default,
+            ", ".join(each.text() for each in one.constraints) or "-",
+            one.description,
+        )
+        for name, one in found.items()
     ]
-    ui.result(document, lambda: ui.table(("INPUT", "TYPE", "DEFAULT", "DESCRIPTION"), rows, "no inputs"))
+    ui.table(("INPUT", "TYPE", "DEFAULT", "CONSTRAINTS", "DESCRIPTION"), rows, "no inputs")
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The stack's name, and that of the folder to make.")],
+    folder: Annotated[Path, typer.Option("--in", help="Where to make the folder.")] = Path(),
+) -> None:
+    """Write a first stack of your own, which deploys as it is."""
+    from swarmkit.deploy.new import create
+
+    ui = globals_of(context).ui
+    written = create(name, folder)
+    # With ./ it is a folder, whatever the catalogue has.
+    place = folder / name if folder.is_absolute() else f"./{folder / name}"
+
+    def text() -> None:
+        for path in written:
+            ui.line(f"  {path}")
+        ui.line(f"{name}: written; next: swarmkit stack up {place}")
+
+    ui.result({"stack": name, "folder": str(place), "files": [str(path) for path in written]}, text)
 
 
 @app.command()
@@ -249,17 +430,22 @@ def down(
     context: typer.Context,
     stack: Instance,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 120,
+    force: Annotated[bool, typer.Option("--force", help="Also where a stack that runs requires it.")] = False,
 ) -> None:
     """Remove a stack; ends when its tasks are gone. Volumes stay."""
     from swarmkit.balancer.deploy import follow_routes
     from swarmkit.deploy.apply import Deployment
     from swarmkit.deploy.apply import down as remove
+    from swarmkit.deploy.requires import refuse_if_required
+    from swarmkit.swarm import services
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
     _own_name(stack)
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
+        if not force:
+            refuse_if_required(services(swarm.engine), stack)
         changes = remove(swarm.engine, ui, stack, timeout=timeout)
         if not changes:
             _known(swarm, stack)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swarmkit.compose.convert import Context, convert
-from swarmkit.deploy import inputs
+from swarmkit.deploy import render as rendering
 from swarmkit.deploy.catalogue import StackSource, find
-from swarmkit.deploy.render import render
+from swarmkit.deploy.cluster import Cluster, NodeFacts
+from swarmkit.deploy.draft import draft
+from swarmkit.deploy.render import Rendered, needs_cluster
+from swarmkit.deploy.types import Duration
+from swarmkit.deploy.values import Given, Resolved, SecretInput
 from swarmkit.errors import Problems, SwarmkitError, UsageError
 
 Write = Callable[..., StackSource]
+
+
+def render(source: StackSource, values: Mapping[str, Any]) -> Rendered:
+    return rendering.render(source, Resolved(values))
 
 
 @pytest.fixture
@@ -100,16 +109,210 @@ def test_a_value_can_be_kept_from_swarms_templates(written: Write) -> None:
     assert render(written("[[ t | literal ]]"), {"t": "a {{.X}} {{"}).text == 'a {{"{{"}}.X}} {{"{{"}}'
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (2**32, "4294967296"),
+        (Duration(90 * 10**9), "1m30s"),
+        (["a", "it's"], '["a", "it\'s"]'),
+        ({"a": True, "b": [1.5]}, '{"a": true, "b": [1.5]}'),
+        (["$HOME"], '["$$HOME"]'),
+    ],
+)
+def test_a_value_of_any_type_is_written_as_compose_reads_it(written: Write, value: object, text: str) -> None:
+    assert render(written("[[ x ]]"), {"x": value}).text == text
+
+
+def test_values_of_all_types_can_be_quoted(written: Write) -> None:
+    value = {"d": Duration(10**9), "t": "<"}
+    assert render(written("[[ x | yaml ]] [[ '<' | e | yaml ]]"), {"x": value}).text == (
+        '{"d": "1s", "t": "<"} "&lt;"'
+    )
+
+
+def test_a_size_and_a_duration_of_an_input_are_the_same_in_compose(written: Write) -> None:
+    body = (
+        "services: {a: {image: x, stop_grace_period: [[ grace ]],"
+        " deploy: {resources: {limits: {memory: [[ memory ]]}}}}}"
+    )
+    values = {"memory": 4 * 10**9, "grace": Duration(90 * 10**9)}
+    service = render(written(body), values).project({}).file.services["a"]
+    assert service.stop_grace_period == 90 * 10**9
+    assert service.deploy.resources.limits
+    assert service.deploy.resources.limits.memory == 4 * 10**9
+
+
+def test_a_value_can_be_told_in_a_unit(written: Write) -> None:
+    text = "-m [[ memory | to('MiB') ]]m -t [[ wait | to('s') ]]"
+    assert render(written(text), {"memory": 2**32, "wait": Duration(90 * 10**9)}).text == "-m 4096m -t 90"
+    with pytest.raises(UsageError, match="x is no unit of a size"):
+        render(written("[[ 1 | to('x') ]]"), {})
+
+
+def test_what_has_no_value_is_no_text(written: Write) -> None:
+    assert render(written("[% if x %][[ x ]][% endif %]"), {"x": None}).text == ""
+    with pytest.raises(UsageError, match="this has no value: write"):
+        render(written("[[ x ]]"), {"x": None})
+
+
+def test_a_template_knows_what_its_instance_is_called(written: Write) -> None:
+    source = written("[[ instance ]]")
+    assert rendering.render(source, Resolved({})).text == "s"
+    assert rendering.render(source, Resolved({}), "other").text == "other"
+
+
+# ---------------------------------------------------------------- secrets
+
+SECRET = "correct horse"
+DATA = {"token": SECRET.encode()}
+WITH_TOKEN = Resolved({"token": SecretInput("token"), "x": "x"}, DATA)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[ token ]]",
+        "[[ token | yaml ]]",
+        "[[ [token] | yaml ]]",
+        "[[ [token] ]]",
+        "[[ {'a': token} ]]",
+        "[[ token | literal ]]",
+        "[[ token ~ '' ]]",
+        "[[ 'a' ~ token ]]",
+        "[[ '%s' | format(token) ]]",
+        "[[ token | string ]]",
+        "[[ token | upper ]]",
+        "[[ [token, 'a'] | join ]]",
+        "[[ 'a{}'.format(token) ]]",
+    ],
+)
+def test_a_secret_is_no_text_of_the_compose_file(written: Write, text: str) -> None:
+    source = written(f"a: 1\nb: {text}")
+    with pytest.raises(UsageError, match="token is a secret, and its value is never part of") as caught:
+        rendering.render(source, WITH_TOKEN)
+    assert caught.value.where == f"{source.file}:2"
+    assert "`secrets: {token: {environment: SWARMKIT_INPUT_TOKEN}}`" in caught.value.hint
+    assert SECRET not in f"{caught.value!r} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "text", ["[[ token | length ]]", "[[ token | tojson ]]", "[[ token.data ]]", "[[ '%r' | format(token) ]]"]
+)
+def test_no_trick_gets_a_secret_into_the_text(written: Write, text: str) -> None:
+    try:
+        found = rendering.render(written(text), WITH_TOKEN).text
+    except UsageError as error:
+        found = f"{error!r} {error.hint}"
+    assert SECRET not in found
+
+
+def test_a_template_may_ask_whether_there_is_a_secret(written: Write) -> None:
+    source = written("[% if token %]yes[% else %]no[% endif %]")
+    assert rendering.render(source, WITH_TOKEN).text == "yes"
+    assert rendering.render(source, Resolved({"token": None})).text == "no"
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ("environment: {A: 'x$SWARMKIT_INPUT_TOKEN'}", "services.a.environment.A"),
+        ("environment: {SWARMKIT_INPUT_TOKEN: }", "services.a.environment.SWARMKIT_INPUT_TOKEN"),
+        ("environment: [SWARMKIT_INPUT_TOKEN]", "services.a.environment.SWARMKIT_INPUT_TOKEN"),
+        ("command: [run, '${SWARMKIT_INPUT_TOKEN:-none}']", "services.a.command[1]"),
+        ("command: 'run ${SWARMKIT_INPUT_TOKEN}'", "services.a.command[1]"),
+        ("deploy: {labels: {l: '${SWARMKIT_INPUT_TOKEN:?why}'}}", "services.a.deploy.labels.l"),
+    ],
+)
+def test_a_variable_with_a_secret_goes_nowhere_but_into_a_secret(
+    written: Write, body: str, path: str
+) -> None:
+    rendered = rendering.render(written(f"services: {{a: {{image: x, {body}}}}}"), WITH_TOKEN)
+    with pytest.raises(UsageError) as caught:
+        rendered.project({"SWARMKIT_INPUT_TOKEN": SECRET})
+    assert caught.value.message == (
+        f"{path}: token is a secret, and its value is never part of the Compose file"
+    )
+    assert SECRET not in f"{caught.value!r} {caught.value.hint} {rendered!r}"
+
+
+def test_a_config_is_no_place_for_a_secret(written: Write) -> None:
+    body = "services: {a: {image: x}}\nconfigs: {c: {content: 'key=${SWARMKIT_INPUT_TOKEN}'}}"
+    with pytest.raises(Problems) as caught:
+        rendering.render(written(body), WITH_TOKEN).project({})
+    assert [str(each).partition(": ")[2].partition(": ")[0] for each in caught.value.errors] == [
+        "configs.c.content",
+        "configs.c",
+    ]
+
+
+def test_a_mistake_in_the_file_does_not_show_a_secret_that_got_there(written: Write) -> None:
+    body = "services: {a: {image: x, stop_grace_period: '$SWARMKIT_INPUT_TOKEN'}}"
+    with pytest.raises(UsageError, match="secret-input-token") as caught:
+        rendering.render(written(body), WITH_TOKEN).project({"SWARMKIT_INPUT_TOKEN": SECRET})
+    assert SECRET not in f"{caught.value!r} {caught.value.hint}"
+
+
+def test_the_content_of_a_secret_is_the_value_of_the_input(written: Write) -> None:
+    body = "services: {a: {image: x}}\nsecrets: {s: {environment: SWARMKIT_INPUT_TOKEN}}"
+    project = rendering.render(written(body), WITH_TOKEN).project({"SWARMKIT_INPUT_TOKEN": "another"})
+    assert project.secret_data == {"s": SECRET.encode()}
+    assert SECRET not in repr(project)
+
+
+def test_a_secret_is_no_part_of_another(written: Write) -> None:
+    stack = written("services: {a: {image: x}}\nsecrets: {s: {environment: LOGIN}}")
+    (stack.folder / ".env").write_text("LOGIN=user:${SWARMKIT_INPUT_TOKEN}\n")
+    with pytest.raises(UsageError, match="can be all of a secret, and no part of one"):
+        rendering.render(stack, WITH_TOKEN).project({})
+
+
+# ---------------------------------------------------------------- the cluster's facts
+
+NODES = (
+    NodeFacts("m1", "manager", "10.0.0.1", {}, 2, 2**30, True),
+    NodeFacts("w1", "worker", "10.0.0.2", {"disk": "ssd"}, 4, 2**31, True),
+    NodeFacts("w2", "worker", "10.0.0.3", {"disk": "hdd"}, 8, 2**32, False),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[[ cluster.nodes | length ]] [[ cluster.workers | length ]]", "3 2"),
+        ("[[ cluster.managers[0].address ]]", "10.0.0.1"),
+        ("[[ cluster.available | map(attribute='name') | join(',') ]]", "m1,w1"),
+        ("[[ cluster.cpus ]] [[ cluster.memory | to('GiB') ]]", "6 3"),
+        ("[[ cluster.labels.disk ]]", '["hdd", "ssd"]'),
+        ("[% for n in cluster.nodes if n.labels.get('disk') == 'ssd' %][[ n.name ]][% endfor %]", "w1"),
+    ],
+)
+def test_a_template_can_use_the_clusters_facts(written: Write, text: str, expected: str) -> None:
+    source = written(text)
+    assert needs_cluster(source)
+    assert rendering.render(source, Resolved({}), cluster=Cluster(NODES)).text == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [[ x ]]", "[% set cluster = x %][[ cluster ]]", "[# cluster #]", "cluster: [[ x.cluster ]]"]
+)
+def test_a_template_that_needs_no_facts_is_known_by_it(written: Write, text: str) -> None:
+    assert not needs_cluster(written(text))
+    assert not needs_cluster(written("[[ cluster ]]", "stack.yml"))
+
+
+def test_a_template_may_not_reach_into_the_facts(written: Write) -> None:
+    with pytest.raises(UsageError, match="access to attribute"):
+        rendering.render(written("[[ cluster.__class__ ]]"), Resolved({}), cluster=Cluster(NODES))
+
+
 # ---------------------------------------------------------------- the stack web
 
 
 def web(**given: str) -> dict[str, object]:
-    source = find("web")
-    assert source.inputs
-    values = inputs.resolve(inputs.load(source.inputs), given)
-    project = render(source, values).project({})
+    made = draft(find("web"), Given([f"{name}={value}" for name, value in given.items()]))
     (service,) = convert(
-        project, "web", Context(images={"web": "built"} if "image" not in given else {})
+        made.ready({}).project, "web", Context(images={"web": "built"} if "image" not in given else {})
     ).services
     assert service.routed
     assert (service.build is None) == ("image" in given)
@@ -130,3 +333,13 @@ def test_web_runs_another_image_with_its_own_health_check() -> None:
     assert "'Image': 'nginx:1.27'" in spec
     assert "{'Replicas': 100}" in spec
     assert "Healthcheck" not in spec
+
+
+def test_web_beside_web_has_a_host_name_of_its_own() -> None:
+    assert "'swarmkit.lb.host': 'intern.example'" in str(web(host="intern.example"))
+    assert "swarmkit.lb.host" not in str(web())
+
+
+def test_web_takes_a_size_for_its_memory() -> None:
+    assert "'MemoryBytes': 67108864" in str(web())
+    assert "'MemoryBytes': 100000000" in str(web(memory="100 MB"))
