@@ -371,6 +371,13 @@ def test_secrets_come_from_files_and_variables(tmp_path: Path) -> None:
     assert "hush" not in repr(read)
 
 
+def test_bytes_of_the_environment_stay_as_they_are() -> None:
+    raw = b"\xff\x00"
+    text = "services: {a: {image: x}}\nsecrets: {s: {environment: V}}\nconfigs: {c: {content: $V}}"
+    read = plain(text, V=raw.decode(errors="surrogateescape"))
+    assert (read.secret_data["s"], read.config_data["c"]) == (raw, raw)
+
+
 @pytest.mark.parametrize(
     ("secrets", "message"),
     [
@@ -549,7 +556,7 @@ def test_a_file_with_characters_changed_is_read_or_refused(data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
         end = data.draw(st.integers(start, min(len(text), start + 6)))
-        new = data.draw(st.text("{}[]:,-&*!<> \n\t\"'$#|~0ax\0é", max_size=5))
+        new = data.draw(st.text("{}[]:,-&*!<> \n\t\"'$#|~0ax\\ud8\0é", max_size=5))
         text = text[:start] + new + text[end:]
     read_or_refused(text)
 

@@ -63,3 +63,9 @@ def test_what_is_too_deep_is_refused() -> None:
         parse("[" * 200 + "]" * 200, "f")
     with pytest.raises(UsageError, match="not valid YAML"):
         parse("a: &a [*a]", "f")
+
+
+@pytest.mark.parametrize("text", [r'a: "\ud800"', r'"\udfff": 1'])
+def test_half_a_character_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="half a character"):
+        parse(text, "f")
