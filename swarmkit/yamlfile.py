@@ -61,6 +61,9 @@ for _tag, _form, _first in (
 _DEPTH_LIMIT = 100
 _PLACES_LIMIT = 250_000
 
+# Halves of characters, which an escape in quotes can write and no file or request can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Loc = tuple[int | str, ...]
 
@@ -190,6 +193,7 @@ class _Walk:
             )
         self.positions.setdefault(loc, here)
         self.take_tag(node, loc)
+        self.check_text(node)
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self.visit(item, (*loc, index))
@@ -198,6 +202,11 @@ class _Walk:
 
     def place(self, node: yaml.Node) -> Position:
         return Position(self.name, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def check_text(self, node: yaml.Node) -> None:
+        if isinstance(node, yaml.ScalarNode) and (found := _SURROGATE.search(node.value)):
+            message = f"not valid YAML: U+{ord(found[0]):04X} is half a character"
+            self.errors.append(UsageError(message, where=str(self.place(node))))
 
     def take_tag(self, node: yaml.Node, loc: Loc) -> None:
         if node.tag in self.tags:
@@ -217,6 +226,7 @@ class _Walk:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif isinstance(key, yaml.ScalarNode):
                 here = (*loc, key.value)
+                self.check_text(key)
                 if key.value in seen:
                     self.errors.append(
                         UsageError(f"{dotted(here)}: stands here twice", where=str(self.place(key)))

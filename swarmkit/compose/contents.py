@@ -52,18 +52,18 @@ class Contents:
 
     def _data(self, loc: Loc, one: models.Config | models.Secret, limit: int) -> bytes | None:
         if one.file is not None:
-            at, data = (*loc, "file"), self._bytes((*loc, "file"), one.file)
+            at, data = (*loc, "file"), self._file((*loc, "file"), one.file)
         elif one.environment is not None:
             at, data = (*loc, "environment"), self._variable((*loc, "environment"), one.environment)
         else:
-            at, data = (*loc, "content"), (getattr(one, "content", None) or "").encode()
+            at, data = (*loc, "content"), _bytes(getattr(one, "content", None) or "")
         if data is not None and not 0 < len(data) < limit:
             kind = str(loc[0]).removesuffix("s")
             message = f"Swarm takes 1 to {limit - 1} bytes as a {kind}, this is {len(data)}"
             self.errors.append(self.file.error(at, message))
         return data
 
-    def _bytes(self, at: Loc, path: str) -> bytes | None:
+    def _file(self, at: Loc, path: str) -> bytes | None:
         try:
             return resolved(self.folder, path).read_bytes()
         # ValueError: a path that no file can have.
@@ -74,8 +74,7 @@ class Contents:
 
     def _variable(self, at: Loc, name: str) -> bytes | None:
         if name in self.variables.given:
-            # As the process itself got it, whatever bytes those were.
-            return self.variables.given[name].encode(errors="surrogateescape")
+            return _bytes(self.variables.given[name])
         hint = f"export {name}=…, or write it into an .env file"
         self.errors.append(self.file.error(at, f"the variable {name} is not set", hint))
         return None
@@ -136,3 +135,8 @@ class Contents:
         for name, warning in read.unset.items():
             self.unset.setdefault(name, warning)
         return read
+
+
+def _bytes(text: str) -> bytes:
+    """Text as bytes; those of the environment that are no UTF-8 come out as they were."""
+    return text.encode(errors="surrogateescape")

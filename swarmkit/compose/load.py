@@ -114,13 +114,12 @@ def _loaded(first: YamlFile, folder: Path, environment: Mapping[str, str], optio
     compose = _switched(whole, profiles, options.services)
     if whole.services and not compose.services:
         errors.append(_nothing_on(file, whole))
-    missing: list[SwarmkitError] = []
-    if findings.complete:
-        missing += mistakes(file, compose, folder)
+    missing = [*mistakes(file, compose, folder)]
     compose, waits = dependencies(file, compose, whole.services, missing)
     contents = Contents(file, folder, variables, errors, findings.unset)
     config_data, secret_data = contents.configs(compose.configs), contents.secrets(compose.secrets)
     compose = contents.environments(compose)
+    # What others speak of may stand in a file that could not be read.
     if findings.complete:
         errors += missing
     raise_all(_in_order(errors, [one.name for one, _ in files]))

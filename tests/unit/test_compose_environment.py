@@ -182,3 +182,10 @@ def test_mistakes_in_a_services_env_file_have_their_place_there(tmp_path: Path) 
     with pytest.raises(SwarmkitError) as caught:
         project(tmp_path, "services: {a: {image: x, env_file: 1.env}}")
     assert str(caught.value) == f"{tmp_path}/1.env:2:1: expected NAME=value"
+
+
+def test_what_a_services_env_file_uses_in_vain_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "1.env").write_text("A=$NO")
+    assert project(tmp_path, "services: {a: {image: x, env_file: 1.env}}").warnings == (
+        f"{tmp_path}/1.env:1:1: A: NO is not set; nothing stands in its place",
+    )

@@ -185,6 +185,20 @@ def test_what_a_merge_key_gives_and_the_mapping_changes_stands_in_the_mapping() 
     assert caught.value.where == "f.yml:5:18"
 
 
+def test_what_only_a_merge_key_gives_stands_at_the_anchor() -> None:
+    text = "x-a: &a {stop_signal: [1]}\nservices:\n  s:\n    image: x\n    <<: *a\n"
+    with pytest.raises(SwarmkitError) as caught:
+        parse(text, "f.yml", Path("/nowhere"), {})
+    assert caught.value.where == "f.yml:1:23"
+
+
+def test_a_mapping_of_several_files_stands_in_the_last() -> None:
+    text = "services: {b: {user: me}, a: {extends: b}}"
+    with pytest.raises(Problems) as caught:
+        parse(text, "f.yml", Path("/nowhere"), {})
+    assert [error.where for error in caught.value.errors] == ["f.yml:1:15", "f.yml:1:30"]
+
+
 def test_a_file_that_cannot_be_read_is_told_with_the_others(tmp_path: Path) -> None:
     (tmp_path / "1.yml").write_text("services: {a: {image: x}}")
     files = [tmp_path / "none.yml", tmp_path / "bad.yml"]

@@ -151,6 +151,25 @@ def test_the_long_form_merges_files_and_names_folder_and_variables(tmp_path: Pat
     assert (read.image, read.volumes[0].source) == ("y:v", f"{tmp_path}/two/d")
 
 
+def test_variables_that_an_include_uses_in_vain_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "v.env").write_text("A=$ONE")
+    path = written(
+        tmp_path, stack="include: [{path: p.yml, env_file: v.env}]", p="services: {b: {image: 'y:$A$TWO'}}"
+    )
+    assert [warning.replace(f"{tmp_path}/", "") for warning in load(path, {}).warnings] == [
+        "p.yml:1:23: services.b.image: TWO is not set; nothing stands in its place",
+        "v.env:1:1: A: ONE is not set; nothing stands in its place",
+    ]
+
+
+def test_what_a_missing_file_may_hold_is_not_missed_too(tmp_path: Path) -> None:
+    path = written(tmp_path, stack="include: [no.yml]\nservices: {a: {image: x, networks: [n], wat: 1}}")
+    assert mistakes(path) == [
+        "stack.yml:1:11: include[0]: no.yml: no such file",
+        "stack.yml:2:46: services.a.wat: unknown key",
+    ]
+
+
 def test_the_same_file_may_be_included_on_two_ways(tmp_path: Path) -> None:
     path = written(
         tmp_path,
@@ -338,7 +357,7 @@ def test_secrets_come_from_files_and_variables(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         stack="services: {a: {image: x, secrets: [f, {source: v, target: t, mode: 0400}]}}\n"
-        "secrets: {f: {file: s.bin}, v: {environment: TOKEN}, e: {external: true, name: n}}\n"
+        "secrets: {f: {file: s.bin}, v: {environment: TOKEN}, e: {external: true, name: n}, d: {driver: x}}\n"
         "configs: {c: {environment: TOKEN}}\n",
     )
     read = load(path, {})
@@ -350,6 +369,13 @@ def test_secrets_come_from_files_and_variables(tmp_path: Path) -> None:
         0o400,
     )
     assert "hush" not in repr(read)
+
+
+def test_bytes_of_the_environment_stay_as_they_are() -> None:
+    raw = b"\xff\x00"
+    text = "services: {a: {image: x}}\nsecrets: {s: {environment: V}}\nconfigs: {c: {content: $V}}"
+    read = plain(text, V=raw.decode(errors="surrogateescape"))
+    assert (read.secret_data["s"], read.config_data["c"]) == (raw, raw)
 
 
 @pytest.mark.parametrize(
@@ -530,7 +556,7 @@ def test_a_file_with_characters_changed_is_read_or_refused(data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
         end = data.draw(st.integers(start, min(len(text), start + 6)))
-        new = data.draw(st.text("{}[]:,-&*!<> \n\t\"'$#|~0ax\0é", max_size=5))
+        new = data.draw(st.text("{}[]:,-&*!<> \n\t\"'$#|~0ax\\ud8\0é", max_size=5))
         text = text[:start] + new + text[end:]
     read_or_refused(text)
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swarmkit.compose.convert import Context, convert
+from swarmkit.compose.load import Options
 from swarmkit.deploy import render as rendering
 from swarmkit.deploy.catalogue import StackSource, find
 from swarmkit.deploy.cluster import Cluster, NodeFacts
@@ -87,6 +88,15 @@ def test_mistakes_in_the_rendered_text_say_whose_positions_they_give(written: Wr
     assert rendered.name.endswith("stack.yml (rendered)")
     for error in caught.value.errors:
         assert "`swarmkit stack render` shows" in error.hint
+
+
+def test_mistakes_in_a_file_beside_a_template_need_no_such_words(written: Write, tmp_path: Path) -> None:
+    over = tmp_path / "over.yml"
+    over.write_text("services: {a: {foo: 1}}")
+    with pytest.raises(UsageError) as caught:
+        render(written("services: {a: {image: [[ x ]]}}"), {"x": "y"}).project({}, Options(files=[over]))
+    assert caught.value.where == f"{over}:1:21"
+    assert "rendered" not in caught.value.hint
 
 
 def test_mistakes_in_a_plain_file_need_no_such_words(written: Write) -> None:

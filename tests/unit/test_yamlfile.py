@@ -49,3 +49,23 @@ def test_what_is_not_plain_yaml_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(UsageError, match="not valid YAML") as raised:
         parse(text, "f")
     assert raised.value.where.startswith("f")
+
+
+def test_aliases_that_stand_for_too_much_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    with pytest.raises(UsageError, match="aliases stand for too much"):
+        parse("\n".join(lines), "f")
+
+
+def test_what_is_too_deep_is_refused() -> None:
+    with pytest.raises(UsageError, match="not valid YAML"):
+        parse("[" * 200 + "]" * 200, "f")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        parse("a: &a [*a]", "f")
+
+
+@pytest.mark.parametrize("text", [r'a: "\ud800"', r'"\udfff": 1'])
+def test_half_a_character_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="half a character"):
+        parse(text, "f")
