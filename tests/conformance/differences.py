@@ -137,6 +137,15 @@ SENT = (
         _environment,
     ),
     Difference(
+        "Platforms of an image that are called unknown (attestations of how it was built) are left out, and"
+        " so are repeated ones.",
+        "No node is of such a platform; docker 29 does the same.",
+    ),
+    Difference(
+        "An image that has not changed and is not looked up again keeps its platforms, not only its digest.",
+        "docker forgets them, and nodes that cannot run the image become eligible.",
+    ),
+    Difference(
         "Services carry a label `swarmkit.spec`, the fingerprint of the spec that was sent.",
         "What was taken out of the file can be told from what somebody added by hand.",
     ),

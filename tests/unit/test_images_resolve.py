@@ -98,9 +98,8 @@ def test_a_reference_by_digest_keeps_it() -> None:
 
 
 def test_the_answer_is_written_into_a_copy_of_the_spec() -> None:
-    spec = {
-        "TaskTemplate": {"ContainerSpec": {"Image": "web", "User": "me"}, "Placement": {"MaxReplicas": 1}}
-    }
+    container = {"Image": "web", "User": "me"}
+    spec = {"TaskTemplate": {"ContainerSpec": container, "Placement": {"MaxReplicas": 1}}}
     platform = {"Architecture": "amd64", "OS": "linux"}
     assert placed(spec, Image("web@1", (platform,)))["TaskTemplate"] == {
         "ContainerSpec": {"Image": "web@1", "User": "me"},
