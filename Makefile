@@ -1,5 +1,5 @@
 # What a newcomer types. Everything these targets make, `make clean` removes.
-.PHONY: help demo test lint unit conformance integration e2e soak wheel clean
+.PHONY: help demo test lint unit conformance integration e2e soak docs wheel clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -9,6 +9,7 @@ help:
 	@echo 'make test         lint, types, and all tests (the last on a swarm that they make and remove)'
 	@echo 'make lint | unit | conformance | integration | e2e   parts of it'
 	@echo 'make soak         what is too long for make test'
+	@echo 'make docs         write the pages of docs/ that are made from the code'
 	@echo 'make wheel        build the package into dist/'
 	@echo 'make clean        remove everything that these made'
 
@@ -48,6 +49,11 @@ soak:
 	@scripts/ensure-venv.sh
 	@scripts/ensure-engine.sh
 	SWARMKIT_REQUIRE_E2E=1 $(PYTEST) tests -m soak
+
+# The pages of docs/ that are made from the code.
+docs:
+	@scripts/ensure-venv.sh
+	PYTHONPATH=. $(BIN)/python scripts/compose-support.py
 
 wheel:
 	@scripts/ensure-venv.sh

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -61,12 +62,20 @@ def text(value: Any) -> str:
         case int():
             return str(value)
         case float():
-            # Go, and so docker, begins to write exponents there.
-            return f"{value:.0f}" if value.is_integer() and abs(value) < 1e21 else str(value)
+            return _go_float(value)
         case date():
             return value.isoformat()
         case _:
             raise ValueError(f"expected text or a number, got {shown(value)}")
+
+
+def _go_float(value: float) -> str:
+    """A number as Go's fmt writes it: 1.0 → `1`, and with an exponent below 1e-4 and from 1e6 on."""
+    number = Decimal(repr(value))
+    if not value or -4 <= number.adjusted() < 6:
+        return f"{number:f}".removesuffix(".0")
+    mantissa, _, exponent = f"{number.normalize():e}".partition("e")
+    return f"{mantissa}e{int(exponent):+03d}"
 
 
 def _text_map(value: Any, *, empty: bool = False) -> dict[str, str | None]:

@@ -105,7 +105,7 @@ def _unknown_key(file: YamlFile, loc: Loc) -> UsageError:
         section = _inside(section, part)
     key = str(loc[-1])
     if key in getattr(section, "not_yet", ()):
-        return file.error(loc, "not supported by swarmkit yet", "docs/stacks.md lists what is")
+        return file.error(loc, "not supported by swarmkit yet", "docs/compose-support.md lists what is")
     known = sorted(section.model_fields)
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

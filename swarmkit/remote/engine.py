@@ -118,13 +118,22 @@ class Engine:
         """Give back the sessions."""
         self.api.close()
 
-    def get(self, path: str, params: Params | None = None) -> Any:
+    def get(
+        self, path: str, params: Params | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
         """GET; the decoded JSON answer."""
-        return self._request("GET", path, params).json()
+        return self._request("GET", path, params, headers=headers).json()
 
-    def post(self, path: str, body: object = None, params: Params | None = None) -> Any:
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        params: Params | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """POST a JSON body; the decoded answer, None where it is empty."""
-        answer = self._request("POST", path, params, body)
+        answer = self._request("POST", path, params, body, headers=headers)
         return answer.json() if answer.content.strip() else None
 
     def delete(self, path: str, params: Params | None = None) -> None:
@@ -148,14 +157,26 @@ class Engine:
                 raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
 
     def _request(
-        self, method: str, path: str, params: Params | None, body: object = None, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: object = None,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> requests.Response:
         from swarmkit.remote.channels import BROKEN
 
         url = f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
         try:
             answer = self.api.request(
-                method, url, params=params, json=body, timeout=TIMEOUT_SECONDS, stream=stream
+                method,
+                url,
+                params=params,
+                json=body,
+                timeout=TIMEOUT_SECONDS,
+                stream=stream,
+                headers=headers,
             )
         except BROKEN as error:
             raise Unreachable(

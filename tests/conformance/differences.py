@@ -77,6 +77,11 @@ def _file_modes(docker: Bodies, ours: Bodies) -> None:
             del use["File"]["Mode"]
 
 
+def _environment(docker: Bodies, ours: Bodies) -> None:
+    for container in (*_containers(docker), *_containers(ours)):
+        del container["Env"]
+
+
 def _endpoint(docker: Bodies, ours: Bodies) -> None:
     for spec in ours["services"].values():
         spec.pop("EndpointSpec")
@@ -126,6 +131,21 @@ SENT = (
         _file_modes,
     ),
     Difference(
+        "Quotes around a value in an `env_file` are no part of it.",
+        "The Compose Specification has them so; docker hands them to the container.",
+        ("env-file-quotes",),
+        _environment,
+    ),
+    Difference(
+        "Platforms of an image that are called unknown (attestations of how it was built) are left out, and"
+        " so are repeated ones.",
+        "No node is of such a platform; docker 29 does the same.",
+    ),
+    Difference(
+        "An image that has not changed and is not looked up again keeps its platforms, not only its digest.",
+        "docker forgets them, and nodes that cannot run the image become eligible.",
+    ),
+    Difference(
         "Services carry a label `swarmkit.spec`, the fingerprint of the spec that was sent.",
         "What was taken out of the file can be told from what somebody added by hand.",
     ),
@@ -138,6 +158,16 @@ SENT = (
 ACCEPTED = (
     Difference("`name` at the top", "it is the stack's name in today's Compose files", ("name",)),
     Difference("`depends_on` with conditions", "they are waited for", ("depends-on-with-conditions",)),
+    Difference(
+        "`extends`, `include` and `profiles`",
+        "today's Compose files have them",
+        ("extends", "include", "profiles"),
+    ),
+    Difference(
+        "`path`, `required` and `format` of an `env_file`",
+        "the Compose Specification has them",
+        ("env-file-objects",),
+    ),
     Difference(
         "`published` as text, and ranges in the long form of a port",
         "the Compose Specification has them",

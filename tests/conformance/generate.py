@@ -14,7 +14,7 @@ _LETTERS = string.ascii_lowercase + string.digits
 names = st.text(_LETTERS, min_size=2, max_size=6)
 # What fmt.Sprint and YAML agree on; no $, which both interpolate.
 words = st.text(string.ascii_letters + string.digits + " _-./:=,#'\"é{}", max_size=12)
-numbers = st.one_of(st.integers(-(10**12), 10**12), st.floats(-1e6, 1e6))
+numbers = st.one_of(st.integers(-(10**12), 10**12), st.floats(-1e9, 1e9))
 keys = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=8).filter(
     lambda key: not key.startswith("x-")
 )
@@ -285,6 +285,17 @@ secrets = _or_external(
 )
 
 
+def _drop_repeated_names(things: dict[str, Any]) -> None:
+    """Of two things with one name docker makes the one that Go's map comes to last."""
+    seen = set()
+    for thing in things.values():
+        if thing and "name" in thing and "external" not in thing:
+            if thing["name"] in seen:
+                del thing["name"]
+            else:
+                seen.add(thing["name"])
+
+
 @st.composite
 def compose_files(draw: st.DrawFn) -> dict[str, Any]:
     """The data of a Compose file that docker accepts; beside it there is a folder `data`."""
@@ -297,6 +308,8 @@ def compose_files(draw: st.DrawFn) -> dict[str, Any]:
             ("secrets", secrets),
         )
     }
+    for things in sections.values():
+        _drop_repeated_names(things)
     defined = {section: sorted(things) for section, things in sections.items()}
     made = draw(st.dictionaries(names, services(**defined), min_size=1, max_size=3))
     return {"services": made, **{section: things for section, things in sections.items() if things}}

@@ -252,7 +252,7 @@ class FakeEngine(Engine):
         self.messages = messages or []
         self.asked: list[str] = []
 
-    def get(self, path: str, _params: object = None) -> Any:
+    def get(self, path: str, _params: object = None, *, headers: object = None) -> Any:  # noqa: ARG002
         self.asked.append(path)
         answer = self.answers.get(path, EngineError("no such thing", 404, where="m1"))
         if isinstance(answer, Exception):
