@@ -222,6 +222,7 @@ def test_a_template_may_ask_whether_there_is_a_secret(written: Write) -> None:
         ("environment: {SWARMKIT_INPUT_TOKEN: }", "services.a.environment.SWARMKIT_INPUT_TOKEN"),
         ("environment: [SWARMKIT_INPUT_TOKEN]", "services.a.environment.SWARMKIT_INPUT_TOKEN"),
         ("command: [run, '${SWARMKIT_INPUT_TOKEN:-none}']", "services.a.command[1]"),
+        ("command: 'run ${SWARMKIT_INPUT_TOKEN}'", "services.a.command[1]"),
         ("deploy: {labels: {l: '${SWARMKIT_INPUT_TOKEN:?why}'}}", "services.a.deploy.labels.l"),
     ],
 )
@@ -249,7 +250,7 @@ def test_a_config_is_no_place_for_a_secret(written: Write) -> None:
 
 def test_a_mistake_in_the_file_does_not_show_a_secret_that_got_there(written: Write) -> None:
     body = "services: {a: {image: x, stop_grace_period: '$SWARMKIT_INPUT_TOKEN'}}"
-    with pytest.raises(UsageError, match="the secret input token") as caught:
+    with pytest.raises(UsageError, match="secret-input-token") as caught:
         rendering.render(written(body), WITH_TOKEN).project({"SWARMKIT_INPUT_TOKEN": SECRET})
     assert SECRET not in f"{caught.value!r} {caught.value.hint}"
 
