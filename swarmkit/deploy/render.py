@@ -56,7 +56,8 @@ class Rendered:
         self, environment: Mapping[str, str], options: compose.Options | None = None
     ) -> compose.Project:
         """The checked Compose file. Raises UsageError or Problems; positions are those of the text."""
-        stand_ins = {name: f"(the secret input {name}, {token_hex(16)})" for name in self.secrets}
+        # One word in small letters: nothing that a value goes through on its way changes or divides it.
+        stand_ins = {name: f"secret-input-{name.lower()}-{token_hex(16)}" for name in self.secrets}
         variables = {variable(name): stand_in for name, stand_in in stand_ins.items()}
         try:
             project = compose.parse(self.text, self.name, self.folder, {**environment, **variables}, options)
