@@ -119,7 +119,7 @@ def up(
             known = after(swarm.engine, prepared.desired)
             balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
         else:
-            carry_out(swarm.engine, ui, prepared, timeout=timeout)
+            carry_out(swarm.engine, ui, prepared, timeout=timeout, fleet=swarm.fleet)
             balancing = follow_routes(swarm, ui, timeout=timeout)
             urls = _urls(swarm, instance)
         changes = [*prepared.changes, *balancing]

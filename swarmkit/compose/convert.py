@@ -88,6 +88,7 @@ class DesiredStack:
     configs: tuple[DesiredConfig, ...] = ()
     external_networks: tuple[str, ...] = ()
     external_configs: tuple[str, ...] = ()
+    external_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
