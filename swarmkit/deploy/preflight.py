@@ -298,10 +298,15 @@ def _images(desired: DesiredStack, images: Mapping[str, str]) -> Iterator[Findin
 # ---------------------------------------------------------------- reading
 
 
-def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitError]:
-    """What keeps the stack from being deployed, all of it at once; warnings are said."""
+def refusals(
+    engine: Engine, ui: Ui, desired: DesiredStack, images: Mapping[str, str] | None = None
+) -> list[SwarmkitError]:
+    """What keeps the stack from being deployed, all of it at once; warnings are said.
+
+    `images` are those that the registry was asked for in vain, as in `Surroundings`.
+    """
     errors: list[SwarmkitError] = []
-    for finding in preflight(desired, _surroundings(engine, desired)):
+    for finding in preflight(desired, _surroundings(engine, desired, images or {})):
         if finding.severity is Severity.ERROR:
             errors.append(UsageError(finding.message, where=finding.where, hint=finding.hint))
         else:
@@ -309,7 +314,7 @@ def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitErro
     return errors
 
 
-def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
+def _surroundings(engine: Engine, desired: DesiredStack, images: Mapping[str, str]) -> Surroundings:
     def names(kind: str, wanted: Sequence[str]) -> frozenset[str]:
         return frozenset(one["Spec"]["Name"] for one in engine.get(kind)) if wanted else frozenset()
 
@@ -321,4 +326,5 @@ def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
         frozenset(network["Name"] for network in engine.get("/networks", filters(scope="swarm"))),
         names("/configs", desired.external_configs),
         names("/secrets", desired.external_secrets),
+        images,
     )

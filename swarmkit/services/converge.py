@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any
 
 from swarmkit.errors import NotConverged, SwarmkitError, raise_all
-from swarmkit.remote import Engine, Fleet
+from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.services.evidence import Examiner
 from swarmkit.services.explain import Explanation, View, explain, is_quick_end
 from swarmkit.swarm import (
@@ -49,6 +49,8 @@ UNPLACED_SECONDS = 15.0
 UNMATCHED_SECONDS = 2.0
 # How long a slot may stay without a successor: the swarm makes one in the moment it starts a task again.
 ENDED_SECONDS = 1.0
+# How long the managers may be without a leader before that ends the wait: they choose a new one in seconds.
+LEADERLESS_SECONDS = 15.0
 # So many services have a line each on a terminal.
 LINES_SHOWN = 15
 _clock = time.monotonic
@@ -109,6 +111,11 @@ class ServiceProgress:
     finished: int = 0
     activity: str = ""
     is_job: bool = False
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether something is wrong with it, and not merely on its way."""
+        return self.code not in ("", "stopping", "monitoring")
 
     @property
     def count(self) -> str:
@@ -368,12 +375,19 @@ def converge(
     meanwhile is an error unless it `may_go`. `fleet` lets the reason for a failure be looked up on the
     nodes. Raises NotConverged (Problems for several) with the reason of each that is not there.
     """
-    start = clock()
+    start = answered = clock()
     watch = _Watch(before, goals or {})
     with ui.progress() as shown:
         board = Board(shown)
         while True:
-            states = read(engine, service_ids, before)
+            try:
+                states = read(engine, service_ids, before)
+            except EngineError as error:
+                if error.status < 500 or clock() - answered > LEADERLESS_SECONDS:
+                    raise
+                sleep(POLL_SECONDS)
+                continue
+            answered = clock()
             if len(states) < len(service_ids) and not may_go:
                 raise NotConverged(
                     "a service was removed while it was waited for", hint="see: swarmkit status"
@@ -387,6 +401,8 @@ def converge(
                 return
             failed = [one for one, verdict in judged if verdict is Verdict.FAILED]
             if failed:
+                # Those that have not failed for good yet, and have something to say of it: all at once.
+                failed += [one for one in waiting if one not in failed and one.state.is_troubled]
                 raise_all(_errors(engine, fleet, failed))
             if now - start > timeout:
                 raise_all(_errors(engine, fleet, waiting, f"after {timeout:.0f} s "))

@@ -355,7 +355,7 @@ def _exit(case: _Case, match: re.Match[str]) -> Explanation:
     if "unhealthy" in cause:
         return _unhealthy(case, match)
     limit = f", limit {megabytes(case.memory_limit)}" if case.memory_limit else ""
-    if state.get("OOMKilled") or (code == 137 and limit and not case.evidence.state):
+    if state.get("OOMKilled") or (code == 137 and limit and case.evidence.state is None):
         # Without the container's own word, a kill under a limit has hardly another cause.
         sure = "" if state.get("OOMKilled") else "most likely "
         return case.explained(
@@ -406,8 +406,10 @@ def _failed_checks(health: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _unread(case: _Case) -> list[str]:
-    unread = case.evidence.unread
-    return [f"the container's own state was not read: {unread}"] if unread and not case.evidence.state else []
+    evidence = case.evidence
+    if evidence.state is not None or not evidence.unread:
+        return []
+    return [f"the container's own state was not read: {evidence.unread}"]
 
 
 _Explains = Callable[[_Case, re.Match[str]], Explanation]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from swarmkit.errors import NotConverged, Problems
-from swarmkit.remote import Engine
+from swarmkit.remote import Engine, EngineError
 from swarmkit.services.converge import (
     ENDED_SECONDS,
     MONITOR_SECONDS,
@@ -215,9 +215,12 @@ class Swarm:
 
     def __init__(self, services: list[Service], tasks: Callable[[float], list[Task]]) -> None:
         self.services, self.tasks, self.now, self.reads = services, tasks, 0.0, 0
+        self.leaderless_until = 0.0
 
     def get(self, path: str, _params: Mapping[str, Any] | None = None) -> Any:
         self.reads += 1
+        if self.now < self.leaderless_until:
+            raise EngineError("The swarm does not have a leader", 503)
         match path:
             case "/nodes":
                 return [one.raw for one in NODES]
@@ -225,7 +228,8 @@ class Swarm:
                 return [one.raw for one in self.services]
             case "/tasks":
                 return [one.raw for one in self.tasks(self.now)]
-        raise AssertionError(path)
+        # The registry, asked for an image.
+        return {}
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -286,6 +290,20 @@ def test_one_timeout_holds_for_all_services() -> None:
     assert swarm.now < 4
 
 
+def test_with_one_that_has_failed_all_that_are_in_trouble_are_told() -> None:
+    many = [service(1), service(1, name="b"), service(1, name="c")]
+
+    def tasks(_now: float) -> list[Task]:
+        gone = [task(1, "rejected", at=f"10:00:0{n}", error="No such image: i") for n in (1, 2)]
+        return [*gone, task(1, "failed", of="b", error="crash"), task(1, "starting", of="c")]
+
+    swarm = Swarm(many, tasks)
+    with pytest.raises(Problems) as error:
+        swarm.converge()
+    assert [each.where for each in error.value.errors] == ["web", "b"]
+    assert swarm.now == 0.0
+
+
 def test_running_is_enough_where_that_is_asked_for_and_completed_is_more() -> None:
     once = service(1, task={"RestartPolicy": {"Condition": "none"}})
 
@@ -306,6 +324,23 @@ def test_a_slot_without_a_successor_is_given_a_moment() -> None:
     with pytest.raises(NotConverged, match="exit 2 on n1") as error:
         Swarm([service(1)], lambda _: tasks(0)).converge()
     assert "service logs web" in error.value.hint
+
+
+def test_a_change_of_leaders_does_not_end_the_wait() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, at="10:00:00")])
+    swarm.leaderless_until = 7.0
+    assert swarm.converge() == pytest.approx(7.0)
+    swarm.now, swarm.leaderless_until = 0.0, 60.0
+    with pytest.raises(EngineError, match="leader"):
+        swarm.converge()
+
+
+def test_a_service_that_is_removed_meanwhile_is_an_error_unless_it_may_go() -> None:
+    swarm = Swarm([], lambda _: [])
+    engine, ui = cast("Engine", swarm), Ui(Output.TEXT, stderr=io.StringIO())
+    converge(engine, ["gone"], ui, timeout=1, before=BEFORE, may_go=True)
+    with pytest.raises(NotConverged, match="removed while it was waited for"):
+        converge(engine, ["gone"], ui, timeout=1, before=BEFORE)
 
 
 def test_without_a_terminal_a_state_is_said_once() -> None:
