@@ -19,10 +19,7 @@ from swarmkit.services.placement import Ask, Room, amount_text, free_text, publi
 from swarmkit.swarm import Node, Service, Task, filters, nodes, services
 from swarmkit.ui import Ui
 
-_ROOM_HINT = (
-    "reserve less (deploy.resources.reservations), run fewer replicas, or add nodes; what has room:"
-    " swarmkit status"
-)
+_ROOM_HINT = "reserve less (deploy.resources.reservations), run fewer tasks, or add nodes"
 
 
 class Severity(StrEnum):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarmkit.services import explain as explain_module
 from swarmkit.services.explain import Evidence, Explanation, View, explain, troubled
 from swarmkit.services.placement import rooms
 from swarmkit.swarm import Node, Service, Task
@@ -252,3 +256,11 @@ def test_work_that_has_ended_with_success_is_no_trouble_unless_it_was_to_go_on()
     assert troubled(job({"GlobalJob": {}}), [task(None, "complete", "complete", iteration=5)]) == []
     found = explain(service(1), ended, View(NODES), Evidence(log=["bye"]))
     assert (found.code, found.details) == ("ended", ("last lines of its log:", "  bye"))
+
+
+def test_every_code_is_in_the_documentation() -> None:
+    source = inspect.getsource(explain_module)
+    codes = set(re.findall(r'explained\(\s*"([a-z-]+)"', source)) | {"no-secret", "no-config"}
+    assert len(codes) > 15
+    table = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in table} == set()
