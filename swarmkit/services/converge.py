@@ -487,7 +487,11 @@ def _errors(
 ) -> list[SwarmkitError]:
     """An error for each service, with what can be found out of it; looked up for all at once."""
     examiner = Examiner(engine, fleet)
-    view = examiner.view()
+    try:
+        view = examiner.view()
+    except SwarmkitError:
+        # What is known already must be told all the same.
+        return [_error(one, (), when) for one in failed]
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = pool.map(lambda one: examiner.explain(one.service, one.tasks, view), failed)
         return [_error(one, explained, when) for one, explained in zip(failed, found, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from swarmkit.errors import NotConverged, Problems
+from swarmkit.errors import NotConverged, Problems, Unreachable
 from swarmkit.remote import Engine, EngineError
 from swarmkit.services.converge import (
     ENDED_SECONDS,
@@ -216,11 +216,14 @@ class Swarm:
     def __init__(self, services: list[Service], tasks: Callable[[float], list[Task]]) -> None:
         self.services, self.tasks, self.now, self.reads = services, tasks, 0.0, 0
         self.leaderless_until = 0.0
+        self.silent_after: int | None = None
 
     def get(self, path: str, _params: Mapping[str, Any] | None = None) -> Any:
         self.reads += 1
         if self.now < self.leaderless_until:
             raise EngineError("The swarm does not have a leader", 503)
+        if self.silent_after is not None and self.reads > self.silent_after:
+            raise Unreachable("the engine does not answer")
         match path:
             case "/nodes":
                 return [one.raw for one in NODES]
@@ -324,6 +327,13 @@ def test_a_slot_without_a_successor_is_given_a_moment() -> None:
     with pytest.raises(NotConverged, match="exit 2 on n1") as error:
         Swarm([service(1)], lambda _: tasks(0)).converge()
     assert "service logs web" in error.value.hint
+
+
+def test_a_failure_is_told_also_when_no_more_can_be_looked_up() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
+    swarm.silent_after = 4 * 6
+    with pytest.raises(NotConverged, match="0 of 1 tasks run: exit 2 on n1"):
+        swarm.converge()
 
 
 def test_a_change_of_leaders_does_not_end_the_wait() -> None:
