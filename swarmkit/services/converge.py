@@ -95,8 +95,8 @@ class ServiceProgress:
     """One service at one moment: `running` of `desired` tasks (of a job: completed), and why not more.
 
     `code` names the kind of `reason`. `up` are the tasks that run, `finished` how many have ended with
-    success and stay so. `activity` is what the others do. `patience` is how long, in seconds, the state may
-    last before it is a failure: None for ever.
+    success and stay so. `activity` is what the others do. `stuck` names what keeps it from going on, empty
+    where nothing does; it is a failure when the same lasts longer than `patience` seconds.
     """
 
     name: str
@@ -106,7 +106,8 @@ class ServiceProgress:
     reason: str = ""
     code: str = ""
     rolled_back: bool = False
-    patience: float | None = None
+    stuck: str = ""
+    patience: float = 0.0
     up: tuple[Task, ...] = ()
     finished: int = 0
     activity: str = ""
@@ -158,7 +159,8 @@ def progress(
         why: _Why | None = None,
         *,
         rolled_back: bool = False,
-        patience: float | None = None,
+        stuck: str = "",
+        patience: float = 0.0,
     ) -> ServiceProgress:
         return ServiceProgress(
             service.name,
@@ -168,6 +170,7 @@ def progress(
             why.reason if why else "",
             why.code if why else "",
             rolled_back=rolled_back,
+            stuck=stuck,
             patience=patience,
             up=up,
             finished=finished,
@@ -183,8 +186,8 @@ def progress(
         case "rollback_completed":
             # What failed is of the spec that is gone.
             recent = [task for task in every if task.created >= before.time]
-            why = _failure(service, recent, view) or _Why("rolled-back", service.update_message)
-            return judged(Verdict.FAILED, why, rolled_back=True)
+            cause = _failure(service, recent, view) or _Why("rolled-back", service.update_message)
+            return judged(Verdict.FAILED, cause, rolled_back=True)
     # While it updates, the swarm counts failures itself, and stops or goes back as the spec says.
     is_updating = service.update_state in ("updating", "rollback_started")
     missing = running + finished < desired
@@ -197,12 +200,12 @@ def progress(
         return judged(Verdict.WAITING, _Why("stopping", f"{leaving + outdated} still stopping"))
     ended = [task for task in newest if task.state in FAILED_STATES]
     if missing and ended and not is_updating:
-        return judged(Verdict.WAITING, _failure(service, ended, view), patience=ENDED_SECONDS)
+        why = _failure(service, ended, view)
+        return judged(Verdict.WAITING, why, stuck=_first(ended), patience=ENDED_SECONDS)
     pending = [task for task in newest if task.state == "pending" and task.error]
     if pending:
-        return judged(
-            Verdict.WAITING, _why(service, pending[0], view), patience=_unplaced_seconds(service, known)
-        )
+        why = _why(service, pending[0], view)
+        return judged(Verdict.WAITING, why, stuck="unplaced", patience=_unplaced_seconds(service, known))
     monitored = None if missing else _Why("monitoring", "the update is being monitored")
     return judged(Verdict.WAITING, _failure(service, failures, view) or monitored)
 
@@ -227,11 +230,12 @@ def _job_progress(service: Service, every: Sequence[Task], known: Sequence[Node]
     ended = [task for task in newest if task.state in FAILED_STATES and service.place(task) not in completed]
     pending = [task for task in newest if task.state == "pending" and task.error]
     why: _Why | None
-    patience = None
+    stuck, patience = "", 0.0
     if ended:
-        why, patience = _failure(service, ended, view), ENDED_SECONDS
+        why, stuck, patience = _failure(service, ended, view), _first(ended), ENDED_SECONDS
     elif pending:
-        why, patience = _why(service, pending[0], view), _unplaced_seconds(service, known)
+        why, stuck = _why(service, pending[0], view), "unplaced"
+        patience = _unplaced_seconds(service, known)
     else:
         why = _failure(service, failures, view)
     is_there = len(completed) >= desired
@@ -243,6 +247,7 @@ def _job_progress(service: Service, every: Sequence[Task], known: Sequence[Node]
         Verdict.THERE if is_there else Verdict.FAILED if hopeless else Verdict.WAITING,
         why.reason if why else "",
         why.code if why else "",
+        stuck=stuck,
         patience=patience,
         finished=len(completed),
         activity=_activity(newest, view),
@@ -254,6 +259,11 @@ def _newest(service: Service, some: Sequence[Task]) -> list[Task]:
     """The newest task of each slot (of a global service: of each node)."""
     by_place = {service.place(task): task for task in sorted(some, key=lambda task: task.created)}
     return list(by_place.values())
+
+
+def _first(ended: Sequence[Task]) -> str:
+    """The one that ended first: later ones may still be about to get a successor."""
+    return min(ended, key=lambda task: task.changed).id
 
 
 def _is_failure(service: Service, task: Task) -> bool:
@@ -331,14 +341,16 @@ class _Watch:
     before: Baseline
     goals: Mapping[str, Goal]
     up_since: dict[str, float] = field(default_factory=dict)
-    stuck_since: dict[str, float] = field(default_factory=dict)
+    stuck_since: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def judge(self, service: Service, state: ServiceProgress, now: float) -> Verdict:
         """Where the service stands, counted from the starts of its tasks."""
         goal = self.goals.get(service.id, Goal.STABLE)
-        if state.patience is None:
-            self.stuck_since.pop(service.id, None)
-        elif now - self.stuck_since.setdefault(service.id, now) > state.patience:
+        stuck, since = self.stuck_since.get(service.id, ("", now))
+        if state.stuck != stuck:
+            since = now
+        self.stuck_since[service.id] = (state.stuck, since)
+        if state.stuck and now - since > state.patience:
             return Verdict.FAILED
         for task in state.up:
             self.up_since.setdefault(task.id, now - self._ran_before(task, now))

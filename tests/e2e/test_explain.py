@@ -24,6 +24,8 @@ from tests.e2e.conftest import Lab
 IMAGE = "127.0.0.1:1/box:1"
 # Without a wait between two tries; the engine's own is 5 s.
 AT_ONCE = {"restart_policy": {"delay": "0s"}}
+# Watched for a second instead of five.
+SHORT = {"update_config": {"monitor": "1s"}}
 LONG = {"image": IMAGE, "command": ["sleep", "3600"], "stop_grace_period": "0s"}
 
 
@@ -127,7 +129,7 @@ def test_what_no_node_can_run_is_refused_with_numbers_before_anything_is_made(
     sk: Swarmkit, tmp_path: Path
 ) -> None:
     published = {"ports": [{"target": 80, "published": 9080, "mode": "host"}, "9081:80"]}
-    up(sk, tmp_path, {"web": {**LONG, **published, "deploy": {"mode": "global"}}}, stack="holder")
+    up(sk, tmp_path, {"web": {**LONG, **published, "deploy": {**SHORT, "mode": "global"}}}, stack="holder")
     services = {
         "gpu": {**LONG, "deploy": {"placement": {"constraints": ["node.labels.gpu == yes"]}}},
         "big": {
@@ -152,12 +154,11 @@ def test_what_no_node_can_run_is_refused_with_numbers_before_anything_is_made(
 def test_a_service_that_outgrows_its_nodes_is_told_who_has_the_port(sk: Swarmkit, tmp_path: Path) -> None:
     sk("stack", "down", "holder")
     ports = [{"target": 80, "published": 9082, "mode": "host"}]
-    up(sk, tmp_path, {"web": {**LONG, "ports": ports, "deploy": {"replicas": 3}}})
+    up(sk, tmp_path, {"web": {**LONG, "ports": ports, "deploy": {**SHORT, "replicas": 3}}})
     assert "nothing wrong: 3 of 3 run" in sk("service", "explain", "web").stdout
     assert "nothing wrong: 1 of 1 run" in sk("service", "explain", "web.2").stdout
-    with within(40):
-        error = sk("scale", "web=4", code=4).error
-    assert "t_web: 3 of 4 tasks run: port 9082 taken by t_web on m1, wn1, wn2" in error
+    error = sk("scale", "web=4", "--timeout", "1", code=4).error
+    assert "t_web: after 1 s 3 of 4 tasks run: port 9082 taken by t_web on m1, wn1, wn2" in error
     assert 'no service is called "nothing"' in sk("service", "explain", "nothing", code=2).error
 
 

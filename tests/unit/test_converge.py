@@ -139,7 +139,7 @@ def test_where_the_spec_says_how_often_to_try_the_slot_without_a_successor_is_th
     one = service(1, task={"RestartPolicy": {"MaxAttempts": 5}})
     failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", error="exit") for n in (1, 2, 3, 4)]
     trying = judged(one, [*failed, task(1, "ready", at="10:00:05")])
-    assert (trying.verdict, trying.patience) == (Verdict.WAITING, None)
+    assert (trying.verdict, trying.stuck) == (Verdict.WAITING, "")
     assert judged(one, failed).patience == ENDED_SECONDS
 
 
@@ -173,13 +173,13 @@ def test_a_job_whose_task_is_not_tried_again_has_failed_after_a_moment() -> None
     assert (found.verdict, found.patience, found.reason) == (Verdict.WAITING, ENDED_SECONDS, "exit 4 on n1")
     # The next try of a job's slot may be on another node.
     again = task(None, "preparing", "complete", iteration=5, at="10:00:02", on="n2")
-    assert judged(job(TWICE), [failed, again]).patience is None
+    assert judged(job(TWICE), [failed, again]).stuck == ""
 
 
 def test_a_job_may_fail_often_before_it_succeeds() -> None:
     failed = [task(None, "failed", "shutdown", iteration=5, at=f"10:00:0{n}", error="exit") for n in range(5)]
     trying = judged(job(TWICE), [*failed, task(None, "running", "complete", iteration=5, at="10:00:08")])
-    assert (trying.verdict, trying.patience) == (Verdict.WAITING, None)
+    assert (trying.verdict, trying.stuck) == (Verdict.WAITING, "")
 
 
 def test_a_global_job_ends_on_each_node_that_may_have_it() -> None:
@@ -327,6 +327,19 @@ def test_a_slot_without_a_successor_is_given_a_moment() -> None:
     with pytest.raises(NotConverged, match="exit 2 on n1") as error:
         Swarm([service(1)], lambda _: tasks(0)).converge()
     assert "service logs web" in error.value.hint
+
+
+def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
+    def tasks(now: float) -> list[Task]:
+        if now < 5:
+            return [task(1, "pending", error="no suitable node (insufficient resources on 2 nodes)")]
+        # Each try fails, and is followed by the next a moment later: none of them is the last.
+        if now < 8:
+            return [task(1, "failed", at=f"10:00:0{int(now * 2) % 10}", error=f"e{now}")]
+        return [task(1, at="10:00:08")]
+
+    patient = service(1, task={"RestartPolicy": {"MaxAttempts": 50}})
+    assert Swarm([patient], tasks).converge() == pytest.approx(13.0)
 
 
 def test_a_failure_is_told_also_when_no_more_can_be_looked_up() -> None:
