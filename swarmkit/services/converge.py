@@ -335,11 +335,15 @@ def monitor_seconds(service: Service) -> float:
 
 
 @dataclass
-class _Watch:
-    """What one wait remembers between its readings of the swarm; `now` is by its clock, in seconds."""
+class Watch:
+    """What one wait remembers between its readings of the swarm, to judge by time as well.
+
+    `now` is by `time.monotonic`, as `before.taken` is. `goals` says by service id what is waited for,
+    where that is not STABLE.
+    """
 
     before: Baseline
-    goals: Mapping[str, Goal]
+    goals: Mapping[str, Goal] = field(default_factory=dict)
     up_since: dict[str, float] = field(default_factory=dict)
     stuck_since: dict[str, tuple[str, float]] = field(default_factory=dict)
 
@@ -388,12 +392,12 @@ def converge(
     nodes. Raises NotConverged (Problems for several) with the reason of each that is not there.
     """
     start = answered = clock()
-    watch = _Watch(before, goals or {})
+    watch = Watch(before, goals or {})
     with ui.progress() as shown:
         board = Board(shown)
         while True:
             try:
-                states = read(engine, service_ids, before)
+                states = _readings(engine, service_ids, before)
             except EngineError as error:
                 if error.status < 500 or clock() - answered > LEADERLESS_SECONDS:
                     raise
@@ -422,7 +426,7 @@ def converge(
 
 
 @dataclass(frozen=True)
-class Reading:
+class _Reading:
     """One service as it was at one moment, judged; `tasks` are those that tell of it."""
 
     service: Service
@@ -430,8 +434,17 @@ class Reading:
     tasks: Sequence[Task]
 
 
-def read(engine: Engine, service_ids: Sequence[str], before: Baseline) -> list[Reading]:
-    """One reading of the swarm: each of the services, judged. A service that has gone is left out."""
+def read(
+    engine: Engine, service_ids: Sequence[str], before: Baseline
+) -> list[tuple[Service, ServiceProgress]]:
+    """One reading of the swarm: each of the services, judged. A service that has gone is left out.
+
+    What a state becomes when it lasts is `Watch.judge`'s to say.
+    """
+    return [(one.service, one.state) for one in _readings(engine, service_ids, before)]
+
+
+def _readings(engine: Engine, service_ids: Sequence[str], before: Baseline) -> list[_Reading]:
     if not service_ids:
         return []
     known = nodes(engine)
@@ -448,7 +461,7 @@ def read(engine: Engine, service_ids: Sequence[str], before: Baseline) -> list[R
             telling = [task for task in own if task.created >= before.time]
         else:
             telling = of_spec
-        found.append(Reading(service, state, telling))
+        found.append(_Reading(service, state, telling))
     return found
 
 
@@ -495,7 +508,7 @@ def _lines(states: Sequence[tuple[ServiceProgress, Verdict]]) -> str:
 
 
 def _errors(
-    engine: Engine, fleet: Fleet | None, failed: Sequence[Reading], when: str = ""
+    engine: Engine, fleet: Fleet | None, failed: Sequence[_Reading], when: str = ""
 ) -> list[SwarmkitError]:
     """An error for each service, with what can be found out of it; looked up for all at once."""
     examiner = Examiner(engine, fleet)
@@ -509,7 +522,7 @@ def _errors(
         return [_error(one, explained, when) for one, explained in zip(failed, found, strict=True)]
 
 
-def _error(one: Reading, explained: Sequence[Explanation], when: str) -> SwarmkitError:
+def _error(one: _Reading, explained: Sequence[Explanation], when: str) -> SwarmkitError:
     state = one.state
     first = next(iter(explained), None)
     reason = first.reason if first else state.reason

@@ -19,9 +19,11 @@ from swarmkit.services.converge import (
     Board,
     Goal,
     Verdict,
+    Watch,
     converge,
     monitor_seconds,
     progress,
+    read,
 )
 from swarmkit.swarm import Node, Service, Task, is_placeable, moment
 from swarmkit.ui import Output, Progress, Ui
@@ -340,6 +342,18 @@ def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
 
     patient = service(1, task={"RestartPolicy": {"MaxAttempts": 50}})
     assert Swarm([patient], tasks).converge() == pytest.approx(13.0)
+
+
+def test_who_reads_for_himself_is_told_what_a_state_becomes_when_it_lasts() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
+    watch = Watch(Baseline(BEFORE.time, taken=0.0))
+    [(one, state)] = read(cast("Engine", swarm), ["s", "gone"], watch.before)
+    assert (state.verdict, state.reason) == (Verdict.WAITING, "exit 2 on n1")
+    assert [watch.judge(one, state, now) for now in (0.0, 1.0, 1.5)] == [
+        Verdict.WAITING,
+        Verdict.WAITING,
+        Verdict.FAILED,
+    ]
 
 
 def test_a_failure_is_told_also_when_no_more_can_be_looked_up() -> None:
