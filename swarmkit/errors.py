@@ -62,14 +62,24 @@ class Unreachable(SwarmkitError):
 class NotConverged(SwarmkitError):
     """What was asked for was sent to the swarm and did not come true in time.
 
-    `rolled_back` says whether the swarm is back at what it was before.
+    `rolled_back` says whether the swarm is back at what it was before. `details` are lines that show
+    why, such as the last ones of a log.
     """
 
     exit = Exit.NOT_CONVERGED
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "", rolled_back: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        hint: str = "",
+        rolled_back: bool = False,
+        details: Sequence[str] = (),
+    ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.rolled_back = rolled_back
+        self.details = tuple(details)
 
 
 class Problems(SwarmkitError):

@@ -21,6 +21,12 @@ SECOND = 1_000_000_000  # the Engine API's durations are nanoseconds
 # Task states in which a container may exist and run (Engine API, TaskState).
 ACTIVE_STATES = frozenset({"preparing", "starting", "running"})
 FAILED_STATES = frozenset({"failed", "rejected"})
+_MODES: Mapping[str, str] = {
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated-job",
+    "GlobalJob": "global-job",
+}
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,25 @@ class Service:
     @property
     def mode(self) -> str:
         """`replicated`, `global`, `replicated-job` or `global-job`, as docker calls them."""
-        names = {"Replicated": "replicated", "Global": "global", "ReplicatedJob": "replicated-job"}
-        key = next(iter(self.spec["Mode"]), "Replicated")
-        return names.get(key, "global-job")
+        return next((_MODES[key] for key in self.spec["Mode"] if key in _MODES), "replicated")
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks are to end, each once."""
+        return self.mode.endswith("job")
+
+    @property
+    def completions(self) -> int | None:
+        """How many tasks of a replicated job must end with success; None for anything else."""
+        job = self.spec["Mode"].get("ReplicatedJob")
+        if job is None:
+            return None
+        return int(job.get("TotalCompletions") or job.get("MaxConcurrent") or 1)
+
+    @property
+    def iteration(self) -> int:
+        """Which run of a job the present one is (Engine API, JobStatus); its tasks carry the same number."""
+        return _iteration(self.raw.get("JobStatus") or {})
 
     @property
     def replicas(self) -> int | None:
@@ -124,6 +146,23 @@ class Service:
         """Whether the spec itself has a check: a task then runs only once it is healthy."""
         test = (self.spec["TaskTemplate"]["ContainerSpec"].get("Healthcheck") or {}).get("Test") or []
         return bool(test) and test != ["NONE"]
+
+    def place(self, task: Task) -> int | str:
+        """What one of its tasks shares with those that came before and after it: the slot, or the node.
+
+        The slots of a replicated job count from 0, and the engine leaves a 0 out.
+        """
+        return task.slot or 0 if self.completions is not None else task.place
+
+    @property
+    def restart_policy(self) -> Mapping[str, Any]:
+        """What becomes of tasks that end; the engine fills in `any`, after 5 s, for ever."""
+        return self.spec["TaskTemplate"].get("RestartPolicy") or {}
+
+    @property
+    def restarts_always(self) -> bool:
+        """Whether a task that ends with success is started again."""
+        return not self.is_job and self.restart_policy.get("Condition", "any") == "any"
 
     @property
     def update_state(self) -> str:
@@ -176,6 +215,21 @@ class Task:
         return self.slot if self.slot is not None else self.node_id
 
     @property
+    def iteration(self) -> int:
+        """The run of its job that the task belongs to."""
+        return _iteration(self.raw)
+
+    @property
+    def container_id(self) -> str:
+        """Its container on its node; empty where none was made."""
+        return str((self.raw["Status"].get("ContainerStatus") or {}).get("ContainerID") or "")
+
+    @property
+    def written(self) -> datetime:
+        """When the managers last wrote it down, by their clock; `changed` is by the node's."""
+        return moment(self.raw.get("UpdatedAt") or self.raw["CreatedAt"])
+
+    @property
     def is_up(self) -> bool:
         return self.state == "running" and self.desired == "running"
 
@@ -204,6 +258,10 @@ class Task:
             changed=moment(status.get("Timestamp") or raw["CreatedAt"]),
             raw=raw,
         )
+
+
+def _iteration(raw: Mapping[str, Any]) -> int:
+    return int((raw.get("JobIteration") or {}).get("Index") or 0)
 
 
 def moment(text: str) -> datetime:
@@ -282,36 +340,42 @@ def find_node(known: Sequence[Node], name: str) -> Node:
 
 
 def is_placeable(node: Node, constraints: Sequence[str]) -> bool:
-    """Whether new tasks with these placement constraints may run on the node.
-
-    Constraints are `key==value` or `key!=value` (Engine API, Placement). A key that swarmkit does not
-    know is taken as met: the swarm itself decides, and says why not.
-    """
+    """Whether new tasks with these placement constraints may run on the node."""
     if node.state != "ready" or node.availability != "active":
         return False
+    return all(meets(node, constraint) for constraint in constraints)
+
+
+def split_constraint(constraint: str) -> tuple[str, bool, str]:
+    """A placement constraint `key==value` or `key!=value` as key, whether they are to be equal, value."""
+    wanted = "!=" not in constraint
+    key, _, value = (part.strip() for part in constraint.partition("==" if wanted else "!="))
+    return key, wanted, value
+
+
+def meets(node: Node, constraint: str) -> bool:
+    """Whether the node meets one placement constraint (Engine API, Placement).
+
+    A key that swarmkit does not know is taken as met: the swarm itself decides, and says why not.
+    """
+    key, wanted, value = split_constraint(constraint)
     description = node.raw["Description"]
-    engine_labels = (description.get("Engine") or {}).get("Labels") or {}
-    for constraint in constraints:
-        wanted = "!=" not in constraint
-        key, _, value = (part.strip() for part in constraint.partition("==" if wanted else "!="))
-        match key.split(".", 2):
-            case ["node", "id"]:
-                actual = node.id
-            case ["node", "hostname"]:
-                actual = node.hostname
-            case ["node", "role"]:
-                actual = node.role
-            case ["node", "platform", "os"]:
-                actual = description["Platform"]["OS"]
-            case ["node", "platform", "arch"]:
-                actual = description["Platform"]["Architecture"]
-            case ["node", "labels", label]:
-                actual = node.labels.get(label, "")
-            case ["engine", "labels", label]:
-                actual = engine_labels.get(label, "")
-            case _:
-                continue
-        # The swarm compares without regard to case (moby/swarmkit, constraint.go).
-        if (actual.lower() == value.lower()) is not wanted:
-            return False
-    return True
+    match key.split(".", 2):
+        case ["node", "id"]:
+            actual = node.id
+        case ["node", "hostname"]:
+            actual = node.hostname
+        case ["node", "role"]:
+            actual = node.role
+        case ["node", "platform", "os"]:
+            actual = description["Platform"]["OS"]
+        case ["node", "platform", "arch"]:
+            actual = description["Platform"]["Architecture"]
+        case ["node", "labels", label]:
+            actual = node.labels.get(label, "")
+        case ["engine", "labels", label]:
+            actual = ((description.get("Engine") or {}).get("Labels") or {}).get(label, "")
+        case _:
+            return True
+    # The swarm compares without regard to case (moby/swarmkit, constraint.go).
+    return (actual.lower() == value.lower()) is wanted

@@ -1,4 +1,4 @@
-"""Commands about services: scale, service ls, ps and logs."""
+"""Commands about services: scale, service ls, ps, explain and logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def scale(
         plan = plan_scale(services(swarm.engine), wanted)
         before = baseline(swarm.engine)
         changes = apply_scale(swarm.engine, plan)
-        converge(swarm.engine, [service.id for service, _ in plan], ui, timeout=timeout, before=before)
+        ids = [service.id for service, _ in plan]
+        converge(swarm.engine, ids, ui, timeout=timeout, before=before, fleet=swarm.fleet)
         document = {
             "services": [service.name for service, _ in plan],
             "changed": len(changes),
@@ -86,6 +87,26 @@ def ps(
             [found], tasks(swarm.engine, [found.id]), nodes(swarm.engine), everything=everything
         )
     given.ui.result(rows, lambda: report.show_tasks(given.ui, rows))
+
+
+@app.command("explain")
+def explain(
+    context: typer.Context,
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE[.SLOT]", help="The service, or one task of it.", autocompletion=service_names
+        ),
+    ],
+) -> None:
+    """Say why a service, or one task of it, does not run."""
+    from swarmkit.services.evidence import explain_service
+    from swarmkit.target import opened, resolve
+
+    given = globals_of(context)
+    with opened(resolve(given.inventory, given.engine), given.ui) as swarm:
+        state = explain_service(swarm.engine, swarm.fleet, service)
+    given.ui.result(state.json(), lambda: state.show(given.ui))
 
 
 @app.command("logs")

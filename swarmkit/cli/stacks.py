@@ -161,7 +161,7 @@ def up(
                 swarm, ui, one.project, one.instance, dry_run=dry_run, prune=prune and one is wanted
             )
             if not dry_run:
-                carry_out(swarm.engine, ui, prepared, timeout=timeout)
+                carry_out(swarm.engine, ui, prepared, timeout=timeout, fleet=swarm.fleet)
             changes += prepared.changes
         if dry_run:
             known = after(swarm.engine, prepared.desired)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from swarmkit.compose.convert import Context, DesiredStack, builds, convert
 from swarmkit.compose.load import Project
 from swarmkit.deploy.builder import NOT_BUILT, build_images
 from swarmkit.deploy.plan import Change, LiveStack, orphans, plan_stack, with_config_ids
-from swarmkit.errors import NotConverged, SwarmkitError, UsageError, raise_all
-from swarmkit.names import EDGE_NETWORK, STACK_LABEL
-from swarmkit.remote import Engine, EngineError
+from swarmkit.deploy.preflight import refusals
+from swarmkit.errors import NotConverged, raise_all
+from swarmkit.names import STACK_LABEL
+from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.services.converge import baseline, converge, wait_gone
 from swarmkit.swarm import Service, filters, services
 from swarmkit.target import Swarm
@@ -92,7 +93,7 @@ def prepare(
     }
     stand_ins = dict.fromkeys(sources, NOT_BUILT) | dict(images or {})
     # Whatever can be refused is, before anything is built.
-    _check(engine, convert(project, stack, Context(images=stand_ins)))
+    _check(engine, ui, convert(project, stack, Context(images=stand_ins)))
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = convert(project, stack, Context(images={**(images or {}), **built}))
     live = observe(engine, stack)
@@ -102,11 +103,13 @@ def prepare(
     return Prepared(desired, changes)
 
 
-def carry_out(engine: Engine, ui: Ui, prepared: Prepared, *, timeout: float) -> None:
+def carry_out(
+    engine: Engine, ui: Ui, prepared: Prepared, *, timeout: float, fleet: Fleet | None = None
+) -> None:
     """Make the changes; ends when every service of the stack runs and is healthy.
 
-    Raises OperationFailed where a step fails, NotConverged (or Problems) where services do not come up
-    within `timeout` seconds.
+    `fleet` lets reasons for failures be looked up on the nodes. Raises OperationFailed where a step fails,
+    NotConverged (or Problems) where services do not come up within `timeout` seconds.
     """
     before = baseline(engine)
     for change in prepared.changes:
@@ -114,7 +117,7 @@ def carry_out(engine: Engine, ui: Ui, prepared: Prepared, *, timeout: float) -> 
         _send(engine, ui, change)
     wanted = {service.name for service in prepared.desired.services}
     ids = [service.id for service in services(engine, prepared.desired.name) if service.name in wanted]
-    converge(engine, ids, ui, timeout=timeout, before=before)
+    converge(engine, ids, ui, timeout=timeout, before=before, fleet=fleet)
 
 
 def after(engine: Engine, desired: DesiredStack) -> list[Service]:
@@ -124,31 +127,12 @@ def after(engine: Engine, desired: DesiredStack) -> list[Service]:
     return others + [Service.of({"ID": one.name, "Spec": one.spec}) for one in desired.services]
 
 
-def _check(engine: Engine, desired: DesiredStack) -> None:
-    errors = [*_missing_externals(engine, desired)]
+def _check(engine: Engine, ui: Ui, desired: DesiredStack) -> None:
+    errors = refusals(engine, ui, desired)
     wanted = {service.name for service in desired.services}
     # Another stack's mistakes are not this one's.
     errors += [error for error in routes(after(engine, desired)).errors if error.where in wanted]
     raise_all(errors)
-
-
-def _missing_externals(engine: Engine, desired: DesiredStack) -> Iterator[SwarmkitError]:
-    networks = {network["Name"] for network in engine.get("/networks", filters(scope="swarm"))}
-    for name in desired.external_networks:
-        if name not in networks:
-            yield UsageError(
-                f'there is no network "{name}" in the swarm',
-                where=desired.name,
-                hint="swarmkit init makes it"
-                if name == EDGE_NETWORK
-                else f"make it first: docker network create -d overlay {name}",
-            )
-    configs = (
-        {config["Spec"]["Name"] for config in engine.get("/configs")} if desired.external_configs else {}
-    )
-    for name in desired.external_configs:
-        if name not in configs:
-            yield UsageError(f'there is no config "{name}" in the swarm', where=desired.name)
 
 
 def _send(engine: Engine, ui: Ui, change: Change) -> None:

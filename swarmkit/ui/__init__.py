@@ -103,13 +103,19 @@ class Ui:
         if self.is_json:
             documents = [
                 {"code": int(each.exit), "message": each.message, "where": each.where, "hint": each.hint}
-                | ({"rolled_back": each.rolled_back} if isinstance(each, NotConverged) else {})
+                | (
+                    {"rolled_back": each.rolled_back, "details": list(each.details)}
+                    if isinstance(each, NotConverged)
+                    else {}
+                )
                 for each in errors
             ]
             self.result({"error": {**documents[0], "code": int(error.exit)}, "errors": documents})
         seen_hints: set[str] = set()
         for each in errors:
             self.say(f"error: {each}")
+            for line in each.details if isinstance(each, NotConverged) else ():
+                self.say(f"  | {line}")
             if each.hint and each.hint not in seen_hints:
                 self.say(f"  {each.hint}")
                 seen_hints.add(each.hint)
@@ -125,8 +131,12 @@ class Ui:
         self._live = self._console(self._stderr)
         try:
             with self._live.status("") as status:
-                # As text, or brackets in it would be taken for rich's markup.
-                yield Progress(lambda text: status.update(Text(text)), lambda text: status.update(Text(text)))
+
+                def draw(text: str) -> None:
+                    # As text, or brackets in it would be taken for rich's markup.
+                    status.update(Text(text, no_wrap=True, overflow="ellipsis"))
+
+                yield Progress(draw, draw, is_live=True)
         finally:
             self._live = None
 
@@ -148,9 +158,15 @@ class Ui:
 
 
 class Progress:
-    """Shows the latest state of something long; equal states are shown once."""
+    """Shows the latest state of something long; equal states are shown once.
 
-    def __init__(self, show: Callable[[str], None], show_detail: Callable[[str], None]) -> None:
+    `is_live` says that a state is drawn over the one before, and may have several lines.
+    """
+
+    def __init__(
+        self, show: Callable[[str], None], show_detail: Callable[[str], None], *, is_live: bool = False
+    ) -> None:
+        self.is_live = is_live
         self._show = show
         self._show_detail = show_detail
         self._last = ""

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import pytest
 
-from swarmkit.services.converge import MONITOR_SECONDS, Baseline, Verdict, monitor_seconds, progress
+from swarmkit.errors import NotConverged, Problems, Unreachable
+from swarmkit.remote import Engine, EngineError
+from swarmkit.services.converge import (
+    ENDED_SECONDS,
+    MONITOR_SECONDS,
+    UNMATCHED_SECONDS,
+    UNPLACED_SECONDS,
+    Baseline,
+    Board,
+    Goal,
+    Verdict,
+    Watch,
+    converge,
+    monitor_seconds,
+    progress,
+    read,
+)
 from swarmkit.swarm import Node, Service, Task, is_placeable, moment
+from swarmkit.ui import Output, Progress, Ui
+from tests.unit.builders import job, node, service, task
 
 BEFORE = Baseline(moment("2026-01-01T10:00:00Z"))
-
-
-def node(name: str, **changed: Any) -> Node:
-    raw: dict[str, Any] = {
-        "ID": name,
-        "Spec": {"Role": "worker", "Availability": "active", "Labels": changed.pop("labels", {})},
-        "Description": {
-            "Hostname": name,
-            "Engine": {"EngineVersion": "26.1"},
-            "Platform": {"OS": "linux", "Architecture": "x86_64"},
-        },
-        "Status": {"State": changed.pop("state", "ready"), "Addr": "10.0.0.1"},
-    }
-    raw["Spec"].update(changed)
-    return Node.of(raw)
-
-
-def service(
-    replicas: int | None = 2, update: str = "", message: str = "", at: str = "10:00:05", **spec: Any
-) -> Service:
-    mode: dict[str, Any] = {"Global": {}} if replicas is None else {"Replicated": {"Replicas": replicas}}
-    task = {"ContainerSpec": {"Image": "i", **spec.pop("container", {})}, **spec.pop("task", {})}
-    raw: dict[str, Any] = {"ID": "s", "Spec": {"Name": "web", "Mode": mode, "TaskTemplate": task, **spec}}
-    if update:
-        raw["UpdateStatus"] = {"State": update, "Message": message, "StartedAt": f"2026-01-01T{at}.5Z"}
-    return Service.of(raw)
-
-
-def task(
-    number: int, state: str = "running", desired: str = "running", *, at: str = "10:00:01", **more: str
-) -> Task:
-    return Task.of(
-        {
-            "ID": f"{number}-{at}-{state}",
-            "ServiceID": "s",
-            "Slot": number,
-            "NodeID": more.get("on", "n1"),
-            "Status": {"State": state, "Err": more.get("error", ""), "Timestamp": f"2026-01-01T{at}Z"},
-            "DesiredState": desired,
-            "Spec": {"ContainerSpec": {"Image": "i"}},
-            "CreatedAt": f"2026-01-01T{at}Z",
-        }
-    )
 
 
 NODES = [node("n1"), node("n2")]
@@ -100,7 +77,7 @@ def test_a_global_service_wants_one_task_on_each_node_that_may_have_one() -> Non
 def test_a_slot_that_fails_again_and_again_has_failed_with_the_newest_reason() -> None:
     failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", error=f"exit {n}") for n in (1, 2, 3)]
     found = judged(service(1), [*failed, task(1, "preparing", at="10:00:09")])
-    assert (found.verdict, found.reason) == (Verdict.FAILED, "exit 3")
+    assert (found.verdict, found.reason) == (Verdict.FAILED, "exit 3 on n1")
 
 
 def test_failures_of_before_do_not_count() -> None:
@@ -110,8 +87,8 @@ def test_failures_of_before_do_not_count() -> None:
 
 def test_a_task_that_finds_no_node_says_why() -> None:
     found = judged(service(1), [task(1, "pending", error="no suitable node (1 node not available)")])
-    assert (found.verdict, found.unplaced) == (Verdict.WAITING, True)
-    assert str(found) == "web 0/1 (no suitable node (1 node not available))"
+    assert (found.verdict, found.patience) == (Verdict.WAITING, UNPLACED_SECONDS)
+    assert (found.code, found.reason) == ("no-node", "no node fits: 1 node not available")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +122,283 @@ def test_while_it_updates_the_swarm_itself_decides_when_failures_are_enough() ->
     failed = [task(1, "rejected", "shutdown", at=f"10:00:0{n}", error="No such image") for n in (1, 2, 3)]
     assert judged(service(1, "updating"), failed).verdict is Verdict.WAITING
     assert judged(service(1), failed).verdict is Verdict.FAILED
+
+
+def test_what_another_try_cannot_help_has_failed_sooner() -> None:
+    failed = [task(1, "rejected", "shutdown", at=f"10:00:0{n}", error="No such image: x") for n in (1, 2)]
+    assert judged(service(1), failed).verdict is Verdict.FAILED
+    failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", error="exit") for n in (1, 2)]
+    assert judged(service(1), [*failed, task(1, "ready", at="10:00:05")]).verdict is Verdict.WAITING
+
+
+def test_a_service_that_ends_at_once_again_and_again_has_failed() -> None:
+    ended = [task(1, "complete", "shutdown", at=f"10:00:0{n}") for n in (1, 2, 3)]
+    found = judged(service(1), ended)
+    assert (found.verdict, found.code) == (Verdict.FAILED, "ended")
+
+
+def test_where_the_spec_says_how_often_to_try_the_slot_without_a_successor_is_the_end() -> None:
+    one = service(1, task={"RestartPolicy": {"MaxAttempts": 5}})
+    failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", error="exit") for n in (1, 2, 3, 4)]
+    trying = judged(one, [*failed, task(1, "ready", at="10:00:05")])
+    assert (trying.verdict, trying.stuck) == (Verdict.WAITING, "")
+    assert judged(one, failed).patience == ENDED_SECONDS
+
+
+def test_a_service_that_is_not_started_again_is_there_once_it_has_ended_with_success() -> None:
+    one = service(1, task={"RestartPolicy": {"Condition": "on-failure"}})
+    found = judged(one, [task(1, "complete", "shutdown", at="09:00:00")])
+    assert (found.verdict, found.count) == (Verdict.THERE, "1 of 1 tasks completed")
+
+
+TWICE = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 2}}
+
+
+def test_a_job_is_there_when_all_its_completions_are_reached() -> None:
+    # The slots of a job count from 0, and the engine leaves a 0 out.
+    first = task(None, "complete", "complete", iteration=5)
+    second = task(1, "complete", "complete", iteration=5, on="n2")
+    found = judged(job(TWICE), [first])
+    assert (found.verdict, found.count) == (Verdict.WAITING, "1 of 2 tasks completed")
+    assert judged(job(TWICE), [first, second]).verdict is Verdict.THERE
+
+
+def test_what_an_earlier_run_of_a_job_completed_does_not_count() -> None:
+    old = [task(None, "complete", "complete", iteration=4), task(1, "complete", "complete", iteration=4)]
+    assert judged(job(TWICE), old).running == 0
+    assert judged(job(TWICE, iteration=4), old).verdict is Verdict.THERE
+
+
+def test_a_job_whose_task_is_not_tried_again_has_failed_after_a_moment() -> None:
+    failed = task(None, "failed", "shutdown", iteration=5, error="task: non-zero exit (4)")
+    found = judged(job(TWICE, Condition="none"), [failed])
+    assert (found.verdict, found.patience, found.reason) == (Verdict.WAITING, ENDED_SECONDS, "exit 4 on n1")
+    # The next try of a job's slot may be on another node.
+    again = task(None, "preparing", "complete", iteration=5, at="10:00:02", on="n2")
+    assert judged(job(TWICE), [failed, again]).stuck == ""
+
+
+def test_a_job_may_fail_often_before_it_succeeds() -> None:
+    failed = [task(None, "failed", "shutdown", iteration=5, at=f"10:00:0{n}", error="exit") for n in range(5)]
+    trying = judged(job(TWICE), [*failed, task(None, "running", "complete", iteration=5, at="10:00:08")])
+    assert (trying.verdict, trying.stuck) == (Verdict.WAITING, "")
+
+
+def test_a_global_job_ends_on_each_node_that_may_have_it() -> None:
+    done = [task(None, "complete", "complete", iteration=5, on=name) for name in ("n1", "n2")]
+    one = job({"GlobalJob": {}})
+    assert judged(one, done[:1]).verdict is Verdict.WAITING
+    assert judged(one, done).verdict is Verdict.THERE
+    drained = [node("n1"), node("n2", Availability="drain")]
+    assert judged(one, done, nodes=drained).count == "2 of 2 tasks completed"
+
+
+def test_a_task_that_no_constraint_lets_run_is_given_up_sooner_than_one_without_room() -> None:
+    one = service(1, task={"Placement": {"Constraints": ["node.labels.gpu==yes"]}})
+    found = judged(one, [task(1, "pending", error="no suitable node (…)")])
+    assert found.patience == UNMATCHED_SECONDS
+    assert (
+        found.reason == "no node fits: 2 of 2 nodes lack the label gpu=yes (constraint node.labels.gpu==yes)"
+    )
+
+
+def test_the_reason_of_a_rollback_is_the_failure_that_led_to_it() -> None:
+    failed = task(1, "rejected", "shutdown", error="No such image: x:2", image="x:2")
+    before = task(1, "failed", "shutdown", at="09:00:00", error="of last week")
+    found = judged(service(1, "rollback_completed", "rolled"), [task(1)], [failed, before])
+    assert (found.rolled_back, found.reason) == (True, "no such image on n1: x:2")
+
+
+# ---------------------------------------------------------------- over time
+
+
+class Swarm:
+    """An engine whose services and tasks are what the test says at each second."""
+
+    def __init__(self, services: list[Service], tasks: Callable[[float], list[Task]]) -> None:
+        self.services, self.tasks, self.now, self.reads = services, tasks, 0.0, 0
+        self.leaderless_until = 0.0
+        self.silent_after: int | None = None
+
+    def get(self, path: str, _params: Mapping[str, Any] | None = None) -> Any:
+        self.reads += 1
+        if self.now < self.leaderless_until:
+            raise EngineError("The swarm does not have a leader", 503)
+        if self.silent_after is not None and self.reads > self.silent_after:
+            raise Unreachable("the engine does not answer")
+        match path:
+            case "/nodes":
+                return [one.raw for one in NODES]
+            case "/services":
+                return [one.raw for one in self.services]
+            case "/tasks":
+                return [one.raw for one in self.tasks(self.now)]
+        # The registry, asked for an image.
+        return {}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def converge(self, timeout: float = 100, **options: Any) -> float:
+        """Wait for all the services; the seconds that it took. The engine's clock began at 10:00."""
+        before = Baseline(BEFORE.time, taken=0.0)
+        ids = [one.id for one in self.services]
+        ui = Ui(Output.TEXT, stderr=io.StringIO())
+        engine = cast("Engine", self)
+        converge(
+            engine,
+            ids,
+            ui,
+            timeout=timeout,
+            before=before,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            **options,
+        )
+        return self.now
+
+
+def test_the_monitor_window_counts_from_each_task_s_own_start() -> None:
+    # It ran one second before the first reading.
+    swarm = Swarm([service(1)], lambda _: [task(1, at="10:00:01")])
+    swarm.now = 2.0
+    assert swarm.converge() == pytest.approx(6.0)
+
+
+def test_a_task_that_starts_anew_is_watched_anew() -> None:
+    def tasks(now: float) -> list[Task]:
+        if now < 3:
+            return [task(1, at="10:00:00")]
+        return [task(1, "failed", "shutdown", at="10:00:00", error="e"), task(1, at="10:00:03")]
+
+    assert Swarm([service(1)], tasks).converge() == pytest.approx(8.0)
+
+
+def test_tasks_that_have_long_run_are_not_watched_again() -> None:
+    assert Swarm([service(1)], lambda _: [task(1, at="09:00:00")]).converge() == 0.0
+
+
+def test_services_are_waited_for_together() -> None:
+    many = [service(1), *(service(1, name=name) for name in "bcdefgh")]
+    swarm = Swarm(many, lambda _: [task(1, of=one.id, at="10:00:00") for one in many])
+    assert swarm.converge() == pytest.approx(5.0)
+    # A reading costs the same however many there are.
+    assert swarm.reads == 4 * 21
+
+
+def test_one_timeout_holds_for_all_services() -> None:
+    many = [service(1), service(1, name="b")]
+    swarm = Swarm(many, lambda _: [task(1, "starting", of=one.id) for one in many])
+    with pytest.raises(Problems, match=r"web: after 3 s 0 of 1 tasks run") as error:
+        swarm.converge(timeout=3)
+    assert [each.where for each in error.value.errors] == ["web", "b"]
+    assert swarm.now < 4
+
+
+def test_with_one_that_has_failed_all_that_are_in_trouble_are_told() -> None:
+    many = [service(1), service(1, name="b"), service(1, name="c")]
+
+    def tasks(_now: float) -> list[Task]:
+        gone = [task(1, "rejected", at=f"10:00:0{n}", error="No such image: i") for n in (1, 2)]
+        return [*gone, task(1, "failed", of="b", error="crash"), task(1, "starting", of="c")]
+
+    swarm = Swarm(many, tasks)
+    with pytest.raises(Problems) as error:
+        swarm.converge()
+    assert [each.where for each in error.value.errors] == ["web", "b"]
+    assert swarm.now == 0.0
+
+
+def test_running_is_enough_where_that_is_asked_for_and_completed_is_more() -> None:
+    once = service(1, task={"RestartPolicy": {"Condition": "none"}})
+
+    def tasks(now: float) -> list[Task]:
+        return [task(1, "running" if now < 8 else "complete", at="10:00:00")]
+
+    assert Swarm([once], tasks).converge(goals={"s": Goal.RUNNING}) == 0.0
+    assert Swarm([once], tasks).converge() == pytest.approx(5.0)
+    assert Swarm([once], tasks).converge(goals={"s": Goal.COMPLETED}) == pytest.approx(8.0)
+
+
+def test_a_slot_without_a_successor_is_given_a_moment() -> None:
+    def tasks(now: float) -> list[Task]:
+        failed = task(1, "failed", "shutdown", at="10:00:01", error="task: non-zero exit (2)")
+        return [failed] if now < 0.6 else [failed, task(1, at="10:00:02")]
+
+    assert Swarm([service(1)], tasks).converge() > 5
+    with pytest.raises(NotConverged, match="exit 2 on n1") as error:
+        Swarm([service(1)], lambda _: tasks(0)).converge()
+    assert "service logs web" in error.value.hint
+
+
+def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
+    def tasks(now: float) -> list[Task]:
+        if now < 5:
+            return [task(1, "pending", error="no suitable node (insufficient resources on 2 nodes)")]
+        # Each try fails, and is followed by the next a moment later: none of them is the last.
+        if now < 8:
+            return [task(1, "failed", at=f"10:00:0{int(now * 2) % 10}", error=f"e{now}")]
+        return [task(1, at="10:00:08")]
+
+    patient = service(1, task={"RestartPolicy": {"MaxAttempts": 50}})
+    assert Swarm([patient], tasks).converge() == pytest.approx(13.0)
+
+
+def test_who_reads_for_himself_is_told_what_a_state_becomes_when_it_lasts() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
+    watch = Watch(Baseline(BEFORE.time, taken=0.0))
+    [(one, state)] = read(cast("Engine", swarm), ["s", "gone"], watch.before)
+    assert (state.verdict, state.reason) == (Verdict.WAITING, "exit 2 on n1")
+    assert [watch.judge(one, state, now) for now in (0.0, 1.0, 1.5)] == [
+        Verdict.WAITING,
+        Verdict.WAITING,
+        Verdict.FAILED,
+    ]
+
+
+def test_a_failure_is_told_also_when_no_more_can_be_looked_up() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
+    swarm.silent_after = 4 * 6
+    with pytest.raises(NotConverged, match="0 of 1 tasks run: exit 2 on n1"):
+        swarm.converge()
+
+
+def test_a_change_of_leaders_does_not_end_the_wait() -> None:
+    swarm = Swarm([service(1)], lambda _: [task(1, at="10:00:00")])
+    swarm.leaderless_until = 7.0
+    assert swarm.converge() == pytest.approx(7.0)
+    swarm.now, swarm.leaderless_until = 0.0, 60.0
+    with pytest.raises(EngineError, match="leader"):
+        swarm.converge()
+
+
+def test_a_service_that_is_removed_meanwhile_is_an_error_unless_it_may_go() -> None:
+    swarm = Swarm([], lambda _: [])
+    engine, ui = cast("Engine", swarm), Ui(Output.TEXT, stderr=io.StringIO())
+    converge(engine, ["gone"], ui, timeout=1, before=BEFORE, may_go=True)
+    with pytest.raises(NotConverged, match="removed while it was waited for"):
+        converge(engine, ["gone"], ui, timeout=1, before=BEFORE)
+
+
+def test_without_a_terminal_a_state_is_said_once() -> None:
+    shown: list[str] = []
+    board = Board(Progress(shown.append, shown.append))
+    failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", on=f"n{n}", error="e") for n in (1, 2)]
+    for known in (failed[:1], failed, [task(1)]):
+        state = judged(service(1), known)
+        board.show([(state, state.verdict)])
+    assert shown == ["  web: 0 of 1 tasks run: e on n1", "  web: 1 of 1 tasks run"]
+
+
+def test_on_a_terminal_each_service_has_a_line_and_no_more_than_fit() -> None:
+    shown: list[str] = []
+    board = Board(Progress(shown.append, shown.append, is_live=True))
+    states = [judged(service(2, name=f"s{n}"), [task(1), task(2, "preparing", on="n2")]) for n in range(20)]
+    board.show([(state, state.verdict) for state in states])
+    lines = shown[0].splitlines()
+    assert lines[0] == "s0   1 of 2 tasks run: preparing on n2"
+    assert lines[-1] == "  … and 5 more"
+    assert len(lines) == 16
 
 
 def test_a_health_check_makes_waiting_for_the_monitor_window_needless() -> None:
