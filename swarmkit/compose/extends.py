@@ -96,6 +96,9 @@ class Reader:
 
     def _file(self, path: Path, asked: Node, what: str) -> YamlFile | None:
         """The file at `path`, which the value `asked` at the path `what` speaks of."""
+        if asked.broken:
+            self.findings.complete = False
+            return None
         if is_remote(str(asked.value)):
             self._missing(asked, what, "a file that is not on this machine is not supported by swarmkit yet")
             return None
@@ -150,7 +153,7 @@ class Reader:
         including = (*self.including, *(path.resolve() for _, path in found))
         inner = Reader(inner_folder, variables, self.findings, including)
         project = inner.project([(file, inner_folder) for file, _ in found])
-        return project if inner_folder == self.folder else rebased(project, inner_folder)
+        return project if inner_folder == folder else rebased(project, inner_folder)
 
     def _no_circle(self, path: Path, node: Node, what: str) -> bool:
         if path.resolve() not in self.including:
@@ -254,6 +257,9 @@ class Reader:
     ) -> tuple[_Source, str] | None:
         """Where the extended service stands, and its name there."""
         wanted = fields.get("service")
+        if wanted and wanted.broken:
+            self.findings.complete = False
+            return None
         if wanted is None or not wanted.is_text:
             self._missing(wanted or extends, f"{what}.service", "expected the name of a service")
             return None

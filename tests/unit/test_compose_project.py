@@ -170,6 +170,30 @@ def test_what_a_missing_file_may_hold_is_not_missed_too(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "include: ['$']\nservices: {a: {image: x, networks: [n]}}",
+        "services: {a: {extends: '$', networks: [n]}}",
+        "services: {a: {extends: {service: b, file: '$'}, networks: [n]}}",
+    ],
+)
+def test_a_reference_with_a_mistake_in_it_is_told_once(text: str) -> None:
+    (found,) = refused(text)
+    assert "not a variable" in found
+
+
+def test_a_file_over_a_stack_kept_elsewhere_may_include_one_beside_it(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        stack="services: {a: {image: x}}",
+        sub__over="include: [p.yml]",
+        sub__p="services: {b: {image: y, volumes: ['./d:/d']}}",
+    )
+    options = Options(files=[tmp_path / "sub" / "over.yml"], own_folders=True)
+    assert load(path, {}, options).file.services["b"].volumes[0].source == f"{tmp_path}/sub/d"
+
+
 def test_the_same_file_may_be_included_on_two_ways(tmp_path: Path) -> None:
     path = written(
         tmp_path,
