@@ -43,7 +43,8 @@ class BuildSource:
 class DesiredService:
     """A service as it should be: `spec` is the body of POST /services/create.
 
-    Networks and configs stand in it by name; what sends it fills in the ids of the configs.
+    Networks, configs and secrets stand in it by name; what sends it fills in the ids of the latter two.
+    `depends_on` gives the condition that the service waits for, by the short name of the other service.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DesiredService:
     spec: Spec
     build: BuildSource | None
     routed: bool
+    depends_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,29 @@ class DesiredConfig:
 
 
 @dataclass(frozen=True)
+class DesiredSecret:
+    """A secret of the stack, under the name that its first version has."""
+
+    name: str
+    data: bytes = field(repr=False)
+    labels: Mapping[str, str]
+
+    def body(self) -> Spec:
+        """The body of POST /secrets/create."""
+        return {
+            "Name": self.name,
+            "Labels": dict(self.labels),
+            "Data": base64.b64encode(self.data).decode("ascii"),
+        }
+
+
+@dataclass(frozen=True)
 class DesiredStack:
-    """All that a stack should be, and the names of what must exist beforehand."""
+    """All that a stack should be, and the names of what must exist beforehand.
+
+    `volumes` are the full names of the named volumes that services mount and that are not external;
+    nodes make them when a task starts.
+    """
 
     name: str
     services: tuple[DesiredService, ...]
@@ -88,6 +111,9 @@ class DesiredStack:
     configs: tuple[DesiredConfig, ...] = ()
     external_networks: tuple[str, ...] = ()
     external_configs: tuple[str, ...] = ()
+    secrets: tuple[DesiredSecret, ...] = ()
+    external_secrets: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

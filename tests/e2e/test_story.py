@@ -224,7 +224,8 @@ def test_a_service_that_nothing_can_run_is_reported_and_not_waited_for(sk: Swarm
     error = sk("stack", "up", str(file), "--name", "stuck", code=4).error
     assert "stuck_box: 0 of 1 tasks run: no suitable node" in error
     assert time.monotonic() - start < 60
-    sk("stack", "down", "stuck")
+    # What was new is gone again.
+    sk("stack", "down", "stuck", code=2)
 
 
 def test_an_image_that_is_not_to_be_had_is_reported(sk: Swarmkit) -> None:
@@ -235,7 +236,7 @@ def test_an_image_that_is_not_to_be_had_is_reported(sk: Swarmkit) -> None:
     )
     error = sk("stack", "up", str(file), "--name", "broken", code=4).error
     assert "broken_box: 0 of 1 tasks run: No such image" in error
-    sk("stack", "down", "broken")
+    sk("stack", "down", "broken", code=2)
 
 
 def test_an_update_that_fails_is_rolled_back_and_the_site_goes_on(lab: Lab, sk: Swarmkit) -> None:
