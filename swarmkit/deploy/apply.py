@@ -478,16 +478,30 @@ def _missing_externals(engine: Engine, desired: DesiredStack) -> Iterator[Swarmk
 
 def _send(engine: Engine, change: Change, body: Mapping[str, Any] | None) -> Any:
     """Make or change one thing; the engine's answer."""
-    path = f"/{change.kind}s"
     if change.action == "create":
-        return engine.post(f"{path}/create", body)
+        return engine.post(f"/{change.kind}s/create", body)
+    path = f"/{change.kind}s/{change.live_id}"
     assert change.version is not None
     try:
-        return engine.post(f"{path}/{change.live_id}/update", body, {"version": change.version})
+        return engine.post(f"{path}/update", body, {"version": change.version})
     except EngineError as error:
-        if error.is_stale:
-            error.hint = "someone else changed it at the same time; run the command again"
-        raise
+        if not error.is_stale:
+            raise
+    return _send_again(engine, change, path, body)
+
+
+@while_stale
+def _send_again(engine: Engine, change: Change, path: str, body: Mapping[str, Any] | None) -> Any:
+    """Update what has another version than the plan knows, if it still is what the plan is for.
+
+    The swarm itself gives a service another version at each turn of an update that goes on.
+    """
+    now = engine.get(path)
+    if change.replaces is None or now["Spec"] != change.replaces:
+        raise OperationFailed(
+            "someone else changed it at the same time", where=change.name, hint="run the command again"
+        )
+    return engine.post(f"{path}/update", body, {"version": now["Version"]["Index"]})
 
 
 def _ids(engine: Engine, kind: str) -> dict[str, str]:

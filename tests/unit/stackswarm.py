@@ -12,7 +12,7 @@ from swarmkit.compose.convert import Context, DesiredSecret, DesiredStack, conve
 from swarmkit.compose.load import parse
 from swarmkit.deploy.history import Revision
 from swarmkit.deploy.plan import Change, LiveStack, Plan, dependencies, plan_stack, result, with_ids
-from swarmkit.names import STACK_LABEL
+from swarmkit.names import SPEC_LABEL, STACK_LABEL
 
 
 def stack(text: str, secrets: Sequence[tuple[str, bytes]] = (), **images: str) -> DesiredStack:
@@ -44,6 +44,7 @@ class Swarm:
         self.configs: dict[str, dict[str, Any]] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.networks: dict[str, dict[str, Any]] = {}
+        self.contents: dict[str, str] = {}
         self.revisions: list[Revision] = []
         self.others = {"swarmkit-edge": "id-edge"}
 
@@ -81,8 +82,9 @@ class Swarm:
                         "Options": {**spec.get("Options", {}), "vxlan": "4097"},
                     }
                 case "config" | "secret":
-                    if change.kind == "secret":
-                        spec.pop("Data", None)
+                    if change.kind == "secret" and "Data" in spec:
+                        # No engine tells it again.
+                        self.contents[change.name] = spec.pop("Data")
                     held[change.name] = {
                         "ID": change.live_id or f"id-{self.index}",
                         "Spec": spec,
@@ -114,6 +116,26 @@ class Swarm:
             used = [one[name] for spec in specs for one in spec["ContainerSpec"].get(entries, ())]
             assert change.kind == "service" or change.name not in used
         assert change.live_id not in [network["Target"] for spec in specs for network in spec["Networks"]]
+
+    def meaning(self, name: str) -> Any:
+        """A service's spec with networks by name and configs and secrets by content.
+
+        Their ids and versions differ from swarm to swarm.
+        """
+        spec = copy.deepcopy(self.services[name]["Spec"])
+        names = {network["Id"]: network["Name"] for network in self.networks.values()}
+        for network in spec["TaskTemplate"]["Networks"]:
+            network["Target"] = names.get(network["Target"], network["Target"])
+        container = spec["TaskTemplate"]["ContainerSpec"]
+        for config in container.get("Configs", ()):
+            config["ConfigName"] = self.configs[config["ConfigName"]]["Spec"]["Data"]
+            del config["ConfigID"]
+        for secret in container.get("Secrets", ()):
+            secret["SecretName"] = self.contents[secret["SecretName"]]
+            del secret["SecretID"]
+        # It covers the names of configs and secrets.
+        del spec["Labels"][SPEC_LABEL]
+        return spec
 
     def _kept(self, spec: dict[str, Any]) -> dict[str, Any]:
         spec = with_ids(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -674,18 +673,4 @@ def test_from_any_stack_to_any_other_leads_to_what_the_file_says(
         fresh = Swarm()
         fresh.apply(planned(desired, fresh.live()))
         for service in desired.services:
-            assert _meaning(swarm, service.name) == _meaning(fresh, service.name)
-
-
-def _meaning(swarm: Swarm, name: str) -> Any:
-    """A service's spec with networks by name and configs by content, as their ids and versions differ."""
-    spec = copy.deepcopy(swarm.services[name]["Spec"])
-    names = {network["Id"]: network["Name"] for network in swarm.networks.values()}
-    for network in spec["TaskTemplate"]["Networks"]:
-        network["Target"] = names.get(network["Target"], network["Target"])
-    for config in spec["TaskTemplate"]["ContainerSpec"].get("Configs", ()):
-        config["ConfigName"] = swarm.configs[config.pop("ConfigName")]["Spec"]["Data"]
-        del config["ConfigID"]
-    # It covers the names of configs.
-    del spec["Labels"][SPEC_LABEL]
-    return spec
+            assert swarm.meaning(service.name) == fresh.meaning(service.name)

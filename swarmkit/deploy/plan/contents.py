@@ -149,30 +149,29 @@ def is_version_of(name: str, firsts: Iterable[str]) -> bool:
     return _base(match[1] if match else name) in {_base(first) for first in firsts}
 
 
-def unused(
-    kind: Stored, desired: DesiredStack, live: LiveStack, changes: Iterable[Change], kept: Iterable[str]
-) -> list[Mapping[str, Any]]:
-    """The stack's configs, or secrets, that no service will use, or go back to, once `changes` are made.
+def unused(kind: Stored, live: LiveStack, kept: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The stack's configs, or secrets, that are not among the names to keep."""
+    names = set(kept)
+    return sorted((thing for thing in live.stored(kind) if name_of(thing) not in names), key=name_of)
 
-    `kept` are names that stay whatever is.
-    """
+
+def needed(kind: Stored, desired: DesiredStack, live: LiveStack, changes: Iterable[Change]) -> Iterator[str]:
+    """The configs, or secrets, that a service will use, or the swarm would go back to, after `changes`."""
     actions: dict[str, set[Action]] = {}
     for change in changes:
-        if change.kind == "service":
-            actions.setdefault(change.name, set()).add(change.action)
+        actions.setdefault(change.name, set()).add(change.action)
     things: Iterable[DesiredConfig | DesiredSecret] = desired.configs if kind == "config" else desired.secrets
-    names = {*kept, *(thing.name for thing in things)}
+    yield from (thing.name for thing in things)
     for service in desired.services:
-        names |= referred(service.spec, kind)
+        yield from referred(service.spec, kind)
     for found in live.services:
         done = actions.get(name_of(found), set())
         if "remove" in done:
             continue
-        names |= referred(found["Spec"], kind)
+        yield from referred(found["Spec"], kind)
         # An update makes the present spec the previous one.
         if "update" not in done and found.get("PreviousSpec"):
-            names |= referred(found["PreviousSpec"], kind)
-    return sorted((thing for thing in live.stored(kind) if name_of(thing) not in names), key=name_of)
+            yield from referred(found["PreviousSpec"], kind)
 
 
 def _version(name: str, digest: str) -> str:

@@ -71,8 +71,8 @@ class Change:
     changed in the swarm since swarmkit sent them; `note` is what else there is to know. `early` removals
     come before all else, others at the very end. A change that `recreates` takes down what runs, and
     cannot be undone. The rest is for the one who does it: `spec` is the body to send (None for a removal);
-    `live_id` and `version` are the thing's own in the swarm. A service's spec names its configs and
-    secrets; `with_ids` fills in their ids.
+    `live_id` and `version` are the thing's own in the swarm, and `replaces` the spec that a service has
+    there. A service's spec names its configs and secrets; `with_ids` fills in their ids.
     """
 
     kind: Kind
@@ -82,6 +82,7 @@ class Change:
     spec: Spec | None = field(default=None, repr=False)
     live_id: str | None = None
     version: int | None = None
+    replaces: Mapping[str, Any] | None = field(default=None, repr=False)
     by_hand: frozenset[str] = frozenset()
     note: str = ""
     early: bool = False

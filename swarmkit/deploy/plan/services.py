@@ -102,6 +102,7 @@ class ServicePlanner:
             spec,
             found["ID"],
             found["Version"]["Index"],
+            replaces=held,
             by_hand=frozenset(self._by_hand(name, held, now, fields, same=same)),
             note=f"{_JOB_NOTE}; it runs again" if is_job(spec) else "",
         )

@@ -15,6 +15,7 @@ from swarmkit.deploy.plan.contents import (
     config_names,
     is_version_of,
     label_changes,
+    needed,
     secret_changes,
     unused,
 )
@@ -79,7 +80,8 @@ def plan_stack(
     kept = live.kept_revisions(more=1 if changes else 0)
     for kind in REFERENCES:
         firsts = [thing.name for thing in (desired.configs if kind == "config" else desired.secrets)]
-        stale = unused(kind, named, live, [*services, *removals], _held(kept, kind))
+        in_use = needed(kind, named, live, [*services, *removals])
+        stale = unused(kind, live, {*in_use, *_held(kept, kind)})
         changes += [removal(kind, thing) for thing in stale if prune or is_version_of(name_of(thing), firsts)]
     if prune:
         changes += network_removals(named, live)
@@ -119,10 +121,9 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
     ]
     kept = live.kept_revisions(more=1)
     for kind in REFERENCES:
-        names = {*to.stored[kind], *_held(kept, kind)}
-        changes += [
-            removal(kind, thing) for thing in unused(kind, desired, live, [*services, *removals], names)
-        ]
+        # What the swarm itself would go back to is what failed.
+        stale = unused(kind, live, {*to.stored[kind], *_held(kept, kind)})
+        changes += [removal(kind, thing) for thing in stale]
     changes += network_removals(desired, live)
     notes = [
         f"service {spec['Name']}: it is a job; what it did is not undone"
