@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -245,7 +246,7 @@ def carry_out(engine: Engine, ui: Ui, prepared: Prepared, options: Options) -> P
         return _Run(engine, ui, prepared, options, lock).deploy(live, plan)
 
 
-def _locked(engine: Engine, ui: Ui, stack: str, options: Options) -> Any:
+def _locked(engine: Engine, ui: Ui, stack: str, options: Options) -> AbstractContextManager[Lock]:
     return locked(
         engine,
         ui,
@@ -404,10 +405,7 @@ class _Run:
             self.options.timeout,
             lambda: NotConverged("the swarm still rolls back services", where=stack),
         )
-        live = observe(self.engine, stack)
-        plan = plan_return(
-            stack, to, replace(live, revisions=[one for one in live.revisions if not one.is_open])
-        )
+        plan = plan_return(stack, to, observe(self.engine, stack))
         self._make(plan, to.depends_on, frozenset(to.services))
         self._remove([change for change in plan.changes if change.action == "remove" and not change.early])
 

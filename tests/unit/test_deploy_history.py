@@ -124,7 +124,7 @@ def test_a_revision_whose_config_is_gone_cannot_be_returned_to() -> None:
 
 def test_a_stack_that_was_not_there_goes_as_a_whole() -> None:
     swarm = deployed(ONE, [("key", b"x")])
-    live = replace(swarm.live(), revisions=())
+    live = replace(swarm.live(), revisions=[replace(swarm.revisions[0], is_open=True)])
     swarm.apply(plan_return("st", Snapshot(), live).changes)
     assert not any((swarm.services, swarm.configs, swarm.secrets, swarm.networks))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from swarmkit.compose.convert import DesiredStack
+from swarmkit.deploy.history import Revision
 from swarmkit.deploy.plan import contents, plan_return, plan_stack, snapshot
 from swarmkit.names import SPEC_LABEL
 from tests.unit.stackswarm import Swarm, stack
@@ -75,8 +76,8 @@ def held(swarm: Swarm) -> dict[str, Any]:
 def test_from_any_stack_to_any_other_is_the_same_as_from_nothing(start: int) -> None:
     for target in STACKS:
         swarm, fresh = Swarm(), Swarm()
-        swarm.apply(plan_stack(STACKS[start], swarm.live()).changes)
-        swarm.apply(plan_stack(target, swarm.live(), prune=True).changes)
+        swarm.deploy(STACKS[start], plan_stack(STACKS[start], swarm.live()))
+        swarm.deploy(target, plan_stack(target, swarm.live(), prune=True))
         fresh.apply(plan_stack(target, fresh.live()).changes)
         assert plan_stack(target, swarm.live(), prune=True).changes == []
         for name in fresh.services:
@@ -93,6 +94,7 @@ def test_from_any_stack_any_other_is_taken_back(start: int) -> None:
         before, to = swarm.live(), snapshot(swarm.live())
         # As when it fails: what is removed at the end is still there.
         plan = plan_stack(target, swarm.live(), prune=True)
+        swarm.revisions.append(Revision(2, "", "", (), to, to, is_open=True))
         swarm.apply([one for one in plan.changes if one.action != "remove" or one.early])
         swarm.apply(plan_return("st", to, swarm.live()).changes)
         now = swarm.live()

@@ -287,10 +287,15 @@ def test_what_is_no_longer_in_the_file_stays_unless_pruned() -> None:
     desired = stack("services: {web: {image: x}}")
     assert planned(desired, swarm.live()) == []
     assert orphans(desired, swarm.live()) == ["st_old"]
-    changes = planned(desired, swarm.live(), prune=True)
-    assert said(changes) == ["remove service st_old", "remove config st_c", "remove network st_n"]
-    swarm.apply(changes)
+    plan = plan_stack(desired, swarm.live(), prune=True)
+    # A return to what was needs the config; a network can be made again.
+    assert said(plan.changes) == ["remove service st_old", "remove network st_n"]
+    swarm.deploy(desired, plan)
     assert orphans(desired, swarm.live()) == []
+    assert planned(desired, swarm.live(), prune=True) == []
+    swarm.revisions.clear()
+    assert said(planned(desired, swarm.live(), prune=True)) == ["remove config st_c"]
+    swarm.apply(planned(desired, swarm.live(), prune=True))
     assert planned(desired, swarm.live(), prune=True) == []
 
 
@@ -668,7 +673,7 @@ def test_from_any_stack_to_any_other_leads_to_what_the_file_says(
 ) -> None:
     swarm = Swarm()
     for desired in stacks:
-        swarm.apply(planned(desired, swarm.live(), prune=prune))
+        swarm.deploy(desired, plan_stack(desired, swarm.live(), prune=prune))
         assert planned(desired, swarm.live(), prune=prune) == []
         fresh = Swarm()
         fresh.apply(planned(desired, fresh.live()))

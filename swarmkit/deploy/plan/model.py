@@ -59,8 +59,8 @@ class LiveStack:
         return unfinished.before if unfinished else snapshot(self)
 
     def kept_revisions(self, more: int = 0) -> Sequence[Revision]:
-        """The revisions that stay once there are `more` new ones."""
-        return self.revisions[-(REVISIONS_KEPT - more) :]
+        """The revisions that stay once there are `more` new ones; one that is unfinished does not."""
+        return [one for one in self.revisions if not one.is_open][-(REVISIONS_KEPT - more) :]
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ def plan_stack(
         *(change for change in services if not change.early),
         *(change for change in removals if not change.early),
     ]
-    kept = live.kept_revisions(more=1 if changes else 0)
+    sides = [live.before(), *_sides(live.kept_revisions(more=1 if changes else 0))]
     for kind in REFERENCES:
         firsts = [thing.name for thing in (desired.configs if kind == "config" else desired.secrets)]
         in_use = needed(kind, named, live, [*services, *removals])
-        stale = unused(kind, live, {*in_use, *_held(kept, kind)})
+        stale = unused(kind, live, {*in_use, *_held(sides, kind)})
         changes += [removal(kind, thing) for thing in stale if prune or is_version_of(name_of(thing), firsts)]
     if prune:
         changes += network_removals(named, live)
@@ -93,8 +93,8 @@ def plan_stack(
 def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
     """What makes a stack again what it was; networks that have been made again stay as they are.
 
-    What the stack did not have goes, except what the revisions in `live` need. Raises OperationFailed (or
-    Problems) where a config or secret that it needs is gone.
+    What the stack did not have goes, except what revisions need. Raises OperationFailed (or Problems) where
+    a config or secret that it needs is gone.
     """
     desired = as_desired(stack, to)
     raise_all(list(_gone(to, live)))
@@ -119,10 +119,10 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
         *(change for change in services if not change.early),
         *(change for change in removals if not change.early),
     ]
-    kept = live.kept_revisions(more=1)
+    sides = [live.before(), *_sides(live.kept_revisions(more=1))]
     for kind in REFERENCES:
         # What the swarm itself would go back to is what failed.
-        stale = unused(kind, live, {*to.stored[kind], *_held(kept, kind)})
+        stale = unused(kind, live, {*to.stored[kind], *_held(sides, kind)})
         changes += [removal(kind, thing) for thing in stale]
     changes += network_removals(desired, live)
     notes = [
@@ -222,15 +222,13 @@ def _orphan_removal(
     return replace(removal("service", service), early=bool(taken) or name_of(service) in restarted, note=note)
 
 
-def _held(revisions: Iterable[Revision], kind: Stored) -> set[str]:
-    """The configs, or secrets, that a rollback to one of these revisions would need."""
-    return {
-        name
-        for revision in revisions
-        for side in (revision.before, revision.after)
-        for spec in side.services.values()
-        for name in referred(spec, kind)
-    }
+def _sides(revisions: Iterable[Revision]) -> list[Snapshot]:
+    return [side for revision in revisions for side in (revision.before, revision.after)]
+
+
+def _held(sides: Iterable[Snapshot], kind: Stored) -> set[str]:
+    """The configs, or secrets, that a return to one of these would need."""
+    return {name for side in sides for spec in side.services.values() for name in referred(spec, kind)}
 
 
 def _volume_notes(desired: DesiredStack, live: LiveStack) -> list[str]:
