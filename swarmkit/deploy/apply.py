@@ -342,7 +342,7 @@ class _Run:
                 change
                 for name, change in waiting.items()
                 if all(
-                    other not in waiting and other in states and _is_met(condition, *states[other])
+                    other not in waiting and other in states and is_met(condition, *states[other])
                     for other, condition in wanted.get(name, {}).items()
                 )
             ]
@@ -410,7 +410,7 @@ class _Run:
         self._remove([change for change in plan.changes if change.action == "remove" and not change.early])
 
 
-def _is_met(condition: str, service: Service, state: ServiceProgress) -> bool:
+def is_met(condition: str, service: Service, state: ServiceProgress) -> bool:
     """Whether a service is as far as another that depends on it waits for (Compose Specification)."""
     there = state.verdict is Verdict.THERE
     match condition:

@@ -10,10 +10,12 @@ import pytest
 
 from swarmkit.cluster.lock import locked
 from swarmkit.compose.convert import DesiredStack
-from swarmkit.deploy.apply import Options, Prepared, carry_out, down, observe, prepare_return
+from swarmkit.deploy.apply import Options, Prepared, carry_out, down, is_met, observe, prepare_return
 from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack
 from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError
 from swarmkit.names import SECRET_LABEL
+from swarmkit.services.converge import ServiceProgress, Verdict
+from swarmkit.swarm import Service
 from swarmkit.ui import Ui
 from tests.unit.memoryengine import MemoryEngine
 from tests.unit.stackswarm import stack
@@ -67,22 +69,52 @@ def image(engine: MemoryEngine, name: str) -> str:
 
 
 def test_services_are_sent_once_what_they_depend_on_is_there() -> None:
-    states = {"st_db": "starting", "st_cache": "running", "st_web": "running"}
-    engine = MemoryEngine(lambda spec: states[spec["Name"]])
-    polled = 0
+    engine = MemoryEngine()
+    looked = 0
+    sent: dict[str, int] = {}
 
     def state(spec: dict[str, Any]) -> str:
-        nonlocal polled
-        polled += spec["Name"] == "st_db"
-        # Healthy only after it was looked at several times; by then all that can be sent is.
-        return "running" if polled > 6 or spec["Name"] != "st_db" else "starting"
+        nonlocal looked
+        looked += spec["Name"] == "st_db"
+        return "starting" if spec["Name"] == "st_db" and looked <= 6 else "running"
 
     engine.state = state
+    engine.on_write = lambda what: sent.update({what: looked})
     desired = waiting(stack(THREE), web={"db": "service_healthy"}, db={"cache": "service_started"})
     up(engine, desired)
-    sent = [one.split()[-1] for one in engine.writes if "services" in one]
-    assert sent == ["st_cache", "st_db", "st_web"]
-    assert polled > 6
+    assert [one.split()[-1] for one in sent if "services" in one] == ["st_cache", "st_db", "st_web"]
+    assert sent["create services st_db"] == 0
+    assert sent["create services st_web"] > 6
+
+
+def test_what_never_becomes_healthy_holds_back_what_waits_for_it_and_fails() -> None:
+    engine = MemoryEngine(lambda spec: "starting" if spec["Name"] == "st_db" else "running")
+    desired = waiting(stack(THREE), web={"db": "service_healthy"})
+    with pytest.raises(NotConverged) as caught:
+        up(engine, desired, replace(OPTIONS, timeout=0.5, rollback=False))
+    assert caught.value.where == "st_db"
+    assert "create services st_web" not in engine.writes
+
+
+@pytest.mark.parametrize(
+    ("condition", "mode", "verdict", "running", "met"),
+    [
+        ("service_started", "Replicated", Verdict.WAITING, 0, False),
+        ("service_started", "Replicated", Verdict.WAITING, 1, True),
+        ("service_started", "Replicated", Verdict.THERE, 0, True),
+        ("service_healthy", "Replicated", Verdict.WAITING, 1, False),
+        ("service_healthy", "Replicated", Verdict.THERE, 2, True),
+        ("service_completed_successfully", "Replicated", Verdict.THERE, 1, False),
+        ("service_completed_successfully", "Replicated", Verdict.THERE, 0, True),
+        ("service_completed_successfully", "ReplicatedJob", Verdict.THERE, 1, True),
+        ("service_completed_successfully", "ReplicatedJob", Verdict.WAITING, 0, False),
+    ],
+)
+def test_a_condition_is_met_by_what_it_says(
+    condition: str, mode: str, verdict: Verdict, running: int, met: bool
+) -> None:
+    service = Service.of({"ID": "1", "Spec": {"Name": "st_db", "Mode": {mode: {}}}})
+    assert is_met(condition, service, ServiceProgress("st_db", running, 2, verdict)) is met
 
 
 def test_nothing_to_do_is_no_write_and_takes_no_lock() -> None:
