@@ -22,6 +22,14 @@ CLUSTER_LABEL = "swarmkit.cluster"
 SPEC_LABEL = "swarmkit.spec"
 # On a service: the names of the stacks that its stack requires, joined with commas.
 REQUIRES_LABEL = "swarmkit.requires"
+# On a replicated service: the number of replicas in the file that was deployed last.
+REPLICAS_LABEL = "swarmkit.replicas"
+# On a secret: the salted hash of its content.
+SECRET_LABEL = "swarmkit.secret"
+# On a config object that is a revision of a stack: its number.
+REVISION_LABEL = "swarmkit.revision"
+# On a revision: `open` while the stack is on the way to it, else `done`.
+STATE_LABEL = "swarmkit.revision.state"
 # A service with a label that starts like this asks the balancer for a route.
 ROUTE_PREFIX = "swarmkit.lb."
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swarmkit.balancer.routes import configuration, routes
 from swarmkit.compose.load import parse
-from swarmkit.deploy.apply import carry_out, down, prepare
+from swarmkit.deploy.apply import Options, carry_out, down, prepare
 from swarmkit.deploy.plan import Change
 from swarmkit.resources import folder
 from swarmkit.swarm import Service, services
@@ -30,8 +30,10 @@ def follow_routes(
     for error in found.errors:
         ui.warn(f"no route for {error}")
     balancer = next((one for one in live if one.stack == BALANCER_STACK), None)
+    # Commands for several stacks may get here at the same time.
+    options = Options(timeout, "load balancer", lock_wait=timeout)
     if not found.routes:
-        return [] if balancer is None or dry_run else down(swarm.engine, ui, BALANCER_STACK)
+        return [] if balancer is None or dry_run else down(swarm.engine, ui, BALANCER_STACK, options)
     # Without machines to build on, the image that runs will do.
     images = {"nginx": balancer.image} if balancer is not None and swarm.fleet is None else None
     if swarm.fleet is None and images is None:
@@ -41,6 +43,4 @@ def follow_routes(
     text = source.read_text(encoding="utf-8")
     project = parse(text, str(source), source.parent, {"ROUTES": configuration(found.routes)})
     prepared = prepare(swarm, ui, project, BALANCER_STACK, dry_run=dry_run, images=images)
-    if not dry_run:
-        carry_out(swarm.engine, ui, prepared, timeout=timeout)
-    return prepared.changes
+    return (prepared.plan if dry_run else carry_out(swarm.engine, ui, prepared, options)).changes

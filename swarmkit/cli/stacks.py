@@ -1,4 +1,4 @@
-"""Commands about stacks: ls, show, inputs, render, new, up, down, ps, logs."""
+"""Commands about stacks: ls, show, inputs, render, new, up, history, rollback, down, ps, logs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmkit.cli.common import Globals, globals_of
+from swarmkit.cli.common import BreakLock, Detailed, DryRun, Globals, LockWait, confirm_target, globals_of
 from swarmkit.cli.complete import running_stacks, stack_names
 from swarmkit.errors import Exit, SwarmkitError, UsageError
 
 if TYPE_CHECKING:
-    from swarmkit.compose.load import Options
+    from swarmkit.compose.load import Options as Loading
+    from swarmkit.deploy.apply import Deployment
     from swarmkit.deploy.catalogue import StackSource
     from swarmkit.deploy.cluster import Cluster
     from swarmkit.deploy.draft import Draft, Ready
     from swarmkit.deploy.inputs import Input, Inputs
-    from swarmkit.deploy.plan import Change
+    from swarmkit.deploy.plan import Change, Plan
     from swarmkit.deploy.values import Ask, Given
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
@@ -63,6 +64,7 @@ EnvFiles = Annotated[
 Profiles = Annotated[
     list[str] | None, typer.Option("--profile", help="Also the services of this profile; may be repeated.")
 ]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")]
 
 
 @app.command("ls")
@@ -124,24 +126,42 @@ def up(
     files: Files = None,
     env_files: EnvFiles = None,
     profiles: Profiles = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
-    detailed_exitcode: Annotated[
-        bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 5 where there are changes.")
+    dry_run: DryRun = False,
+    detailed_exitcode: Detailed = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what is no longer in the file, once all else runs.")
     ] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove services no longer in the file.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SERVICE", help="Deploy this service alone; may be repeated."),
+    ] = None,
+    replace_secrets: Annotated[
+        bool,
+        typer.Option(
+            "--replace-secrets",
+            help="Make new versions of secrets that swarmkit has not made and so cannot compare.",
+        ),
+    ] = False,
+    no_rollback: Annotated[
+        bool, typer.Option("--no-rollback", help="Leave a deployment that fails as it is.")
+    ] = False,
+    timeout: Timeout = 300,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
-    """Deploy a stack; ends when it runs and is healthy."""
+    """Deploy a stack; ends when it runs and is healthy, or is again what it was."""
     import os
 
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment, after, carry_out, describe, prepare
+    from swarmkit.deploy.apply import Deployment, Options, after, carry_out, prepare
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
+    if only and prune:
+        raise UsageError("--only and --prune cannot go together", hint="prune with the whole stack")
     inputs_given = _given(sets, values, secret_files)
-    draft = _draft(stack, inputs_given, files, _options(name, env_files, profiles))
+    draft = _draft(stack, inputs_given, files, _loading(name, env_files, profiles, only))
     # Mistakes are told before any machine is asked, where that can be.
     ready = None if draft.needs_cluster else draft.ready(os.environ)
     if ready:
@@ -153,38 +173,160 @@ def up(
         wanted = ready or draft.ready(os.environ, _cluster(swarm))
         instance = _own_name(wanted.instance)
         changes: list[Change] = []
+        notes: list[str] = []
         urls: list[str] = []
         for one in _with_required(given, swarm, wanted, inputs_given, dry_run=dry_run):
             for warning in one.project.warnings:
                 ui.warn(warning)
+            is_wanted = one is wanted
             prepared = prepare(
-                swarm, ui, one.project, one.instance, dry_run=dry_run, prune=prune and one is wanted
+                swarm,
+                ui,
+                one.project,
+                one.instance,
+                dry_run=dry_run,
+                prune=prune and is_wanted,
+                replace_secrets=replace_secrets and is_wanted,
+                chosen=only or () if is_wanted else (),
             )
+            plan = prepared.plan
             if not dry_run:
-                carry_out(swarm.engine, ui, prepared, timeout=timeout, fleet=swarm.fleet)
-            changes += prepared.changes
+                _agree(given, one.instance, plan)
+                options = Options(
+                    timeout,
+                    f"stack up {one.instance}",
+                    rollback=not no_rollback,
+                    recreate=plan.recreates,
+                    lock_wait=lock_wait,
+                    break_lock=break_lock,
+                )
+                plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+            changes += plan.changes
+            notes += plan.notes
         if dry_run:
             known = after(swarm.engine, prepared.desired)
             changes += follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
         else:
             changes += follow_routes(swarm, ui, timeout=timeout)
             urls = _urls(swarm, instance)
-        deployment = Deployment(instance, changes, not dry_run, seconds())
+        deployment = Deployment(instance, changes, not dry_run, seconds(), notes)
+    _show_deployment(ui, deployment, dry_run=dry_run, urls=urls)
+    if dry_run and detailed_exitcode and changes:
+        raise typer.Exit(Exit.CHANGES)
+
+
+def _agree(given: Globals, stack: str, plan: Plan) -> None:
+    """Make sure that the user wants a plan which makes again what cannot change, and so stops tasks.
+
+    Raises UsageError, with the plan shown, where that is not said.
+    """
+    from swarmkit.deploy.apply import describe
+
+    if not plan.recreates or given.yes:
+        return
+    for change in plan.changes:
+        given.ui.say(f"  {describe(change)}")
+    names = ", ".join(change.name for change in plan.changes if change.recreates)
+    what = f"{names} would be made again, and what is on it would stop"
+    hint = "--yes agrees to that"
+    if given.ui.is_json or not sys.stdin.isatty():
+        raise UsageError(f"{what}; nothing was changed", where=stack, hint=hint)
+    typer.echo(f"{what}.", err=True)
+    if typer.prompt("Type the stack's name to go on", err=True) != stack:
+        raise UsageError("not confirmed; nothing was changed", where=stack, hint=hint)
+
+
+def _show_deployment(
+    ui: Ui, deployment: Deployment, *, dry_run: bool = False, urls: Sequence[str] = ()
+) -> None:
+    from swarmkit.deploy.apply import describe
+
+    changes = deployment.changes
 
     def text() -> None:
         if dry_run:
             for change in changes:
                 ui.line(f"  {describe(change)}")
+        for note in deployment.notes:
+            ui.line(f"  note: {note}")
+        if dry_run:
             ui.line(f"{len(changes)} changes planned; nothing was changed")
             return
         did = f"{len(changes)} changes" if changes else "nothing to do"
-        ui.line(f"{instance}: running and healthy ({did}, {deployment.seconds:.1f} s)")
+        ui.line(f"{deployment.stack}: running and healthy ({did}, {deployment.seconds:.1f} s)")
         for url in urls:
             ui.line(f"  {url}")
 
-    ui.result(deployment.json() | {"urls": urls}, text)
-    if dry_run and detailed_exitcode and changes:
-        raise typer.Exit(Exit.CHANGES)
+    ui.result(deployment.json() | {"urls": list(urls)}, text)
+
+
+@app.command()
+def history(context: typer.Context, stack: Instance) -> None:
+    """List what was deployed as a stack, the newest last."""
+    from swarmkit.deploy.apply import observe
+    from swarmkit.target import opened, resolve
+
+    given = globals_of(context)
+    ui = given.ui
+    with opened(resolve(given.inventory, given.engine), ui) as swarm:
+        revisions = observe(swarm.engine, stack).revisions
+        if not revisions:
+            _known(swarm, stack)
+    rows = [
+        (
+            revision.number,
+            revision.time.strftime("%Y-%m-%d %H:%M:%S") if revision.time else "-",
+            revision.who,
+            f"{revision.doing}{' (unfinished)' if revision.is_open else ''}",
+            ", ".join(sorted(set(revision.after.images().values()))),
+            "; ".join(revision.changes),
+        )
+        for revision in revisions
+    ]
+    columns = ("REVISION", "TIME (UTC)", "WHO", "COMMAND", "IMAGES", "CHANGES")
+    ui.result(
+        [revision.json() for revision in revisions],
+        lambda: ui.table(columns, rows, "no revisions: swarmkit has not deployed it"),
+    )
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    stack: Instance,
+    revision: Annotated[
+        int | None, typer.Argument(help="A number of `stack history`; else what was before the newest.")
+    ] = None,
+    dry_run: DryRun = False,
+    timeout: Timeout = 300,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
+) -> None:
+    """Return a stack to what it was; ends when that runs and is healthy."""
+    from swarmkit.balancer.deploy import follow_routes
+    from swarmkit.deploy.apply import Deployment, Options, after, carry_out, prepare_return
+    from swarmkit.target import opened, resolve
+
+    given = globals_of(context)
+    ui = given.ui
+    _own_name(stack)
+    with (
+        ui.timed() as seconds,
+        opened(resolve(given.inventory, given.engine), ui, mutates=not dry_run) as swarm,
+    ):
+        prepared = prepare_return(swarm.engine, stack, revision)
+        plan = prepared.plan
+        if dry_run:
+            known = after(swarm.engine, prepared.desired)
+            balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=True, known=known)
+        else:
+            doing = f"stack rollback {stack}{f' {revision}' if revision is not None else ''}"
+            # What it leaves is what it returns from: there is nothing better to go back to.
+            options = Options(timeout, doing, rollback=False, lock_wait=lock_wait, break_lock=break_lock)
+            plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+            balancing = follow_routes(swarm, ui, timeout=timeout)
+        deployment = Deployment(stack, [*plan.changes, *balancing], not dry_run, seconds(), plan.notes)
+    _show_deployment(ui, deployment, dry_run=dry_run)
 
 
 def _own_name(instance: str) -> str:
@@ -210,13 +352,20 @@ def _given(sets: list[str] | None, values: list[Path] | None, secret_files: list
     )
 
 
-def _options(name: str | None, env_files: list[Path] | None, profiles: list[str] | None) -> Options:
+def _loading(
+    name: str | None,
+    env_files: list[Path] | None,
+    profiles: list[str] | None,
+    services: list[str] | None = None,
+) -> Loading:
     from swarmkit.compose.load import Options
 
-    return Options(env_files=env_files or (), profiles=profiles or (), name=name or "")
+    return Options(
+        env_files=env_files or (), profiles=profiles or (), services=services or (), name=name or ""
+    )
 
 
-def _draft(stack: str, given: Given, files: list[Path] | None, options: Options) -> Draft:
+def _draft(stack: str, given: Given, files: list[Path] | None, options: Loading) -> Draft:
     from swarmkit.deploy.draft import draft
     from swarmkit.deploy.sources import chosen
 
@@ -315,7 +464,7 @@ def render(
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
-    draft = _draft(stack, _given(sets, values, secret_files), files, _options(name, env_files, profiles))
+    draft = _draft(stack, _given(sets, values, secret_files), files, _loading(name, env_files, profiles))
     if draft.needs_cluster:
         with opened(resolve(given.inventory, given.engine), given.ui) as swarm:
             cluster = _cluster(swarm)
@@ -429,12 +578,17 @@ def new(
 def down(
     context: typer.Context,
     stack: Instance,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 120,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Also remove its volumes, on every machine. Their data is lost.")
+    ] = False,
+    timeout: Timeout = 120,
     force: Annotated[bool, typer.Option("--force", help="Also where a stack that runs requires it.")] = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
-    """Remove a stack; ends when its tasks are gone. Volumes stay."""
+    """Remove a stack; ends when all of it is gone. Volumes stay, unless told otherwise."""
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment
+    from swarmkit.deploy.apply import Deployment, Options, remove_volumes
     from swarmkit.deploy.apply import down as remove
     from swarmkit.deploy.requires import refuse_if_required
     from swarmkit.swarm import services
@@ -443,10 +597,16 @@ def down(
     given = globals_of(context)
     ui = given.ui
     _own_name(stack)
-    with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
+    target = resolve(given.inventory, given.engine, hosts_needed=volumes)
+    if volumes:
+        confirm_target(given, target, f"the volumes of {stack} would be removed from every machine")
+    with ui.timed() as seconds, opened(target, ui, mutates=True) as swarm:
         if not force:
             refuse_if_required(services(swarm.engine), stack)
-        changes = remove(swarm.engine, ui, stack, timeout=timeout)
+        options = Options(timeout, f"stack down {stack}", lock_wait=lock_wait, break_lock=break_lock)
+        changes = remove(swarm.engine, ui, stack, options)
+        if volumes and swarm.fleet is not None:
+            changes += remove_volumes(swarm.fleet, ui, stack)
         if not changes:
             _known(swarm, stack)
         balancing = follow_routes(swarm, ui, timeout=timeout)

@@ -90,10 +90,10 @@ class Held:
         return f"{self.holder.who} has been at it since {since} (swarmkit {self.holder.doing})"
 
 
-def find(engine: Engine) -> Held | None:
-    """The lock of the engine's swarm, if anyone has it."""
-    for raw in engine.get("/configs", filters(name=NAME)):
-        if raw["Spec"]["Name"] == NAME:
+def find(engine: Engine, name: str = NAME) -> Held | None:
+    """The lock of that name in the engine's swarm, if anyone has it."""
+    for raw in engine.get("/configs", filters(name=name)):
+        if raw["Spec"]["Name"] == name:
             now = moment(engine.get("/info")["SystemTime"])
             return Held(
                 raw["ID"],
@@ -165,23 +165,33 @@ class Lock:
 
 
 @contextmanager
-def locked(engine: Engine, ui: Ui, doing: str, *, wait: float = 0, break_it: bool = False) -> Iterator[Lock]:
-    """Hold the swarm's lock. Waits `wait` seconds for whoever has it, unless told to break it.
+def locked(
+    engine: Engine,
+    ui: Ui,
+    doing: str,
+    *,
+    wait: float = 0,
+    break_it: bool = False,
+    name: str = NAME,
+    what: str = "the cluster",
+) -> Iterator[Lock]:
+    """Hold a lock of the swarm's. Waits `wait` seconds for whoever has it, unless told to break it.
 
-    Raises OperationFailed, saying who has it and since when.
+    There is one of each `name` (at most 64 characters); `what` says in errors what it locks. Raises
+    OperationFailed, saying who has it and since when.
     """
-    lock = Lock(engine, _take(engine, ui, Holder.us(doing), wait, break_it))
+    lock = Lock(engine, _take(engine, ui, Holder.us(doing), wait, break_it, name, what))
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _take(engine: Engine, ui: Ui, holder: Holder, wait: float, break_it: bool) -> str:
+def _take(engine: Engine, ui: Ui, holder: Holder, wait: float, break_it: bool, name: str, what: str) -> str:
     deadline = time.monotonic() + wait
     said = False
-    while (identity := _create(engine, holder)) is None:
-        held = find(engine)
+    while (identity := _create(engine, holder, name, what)) is None:
+        held = find(engine, name)
         if held is None:
             continue
         if held.stale or break_it:
@@ -190,7 +200,7 @@ def _take(engine: Engine, ui: Ui, holder: Holder, wait: float, break_it: bool) -
             break_it = False
         elif time.monotonic() >= deadline:
             raise OperationFailed(
-                f"the cluster is locked: {held}",
+                f"{what} is locked: {held}",
                 hint="--lock-wait SECONDS waits for it; --break-lock takes it away, if nobody is at work",
             )
         else:
@@ -201,12 +211,12 @@ def _take(engine: Engine, ui: Ui, holder: Holder, wait: float, break_it: bool) -
     return identity
 
 
-def _create(engine: Engine, holder: Holder) -> str | None:
+def _create(engine: Engine, holder: Holder, name: str, what: str) -> str | None:
     """Make the config; its ID, or None where there is one already."""
     body: dict[str, Any] = {
-        "Name": NAME,
+        "Name": name,
         "Labels": holder.labels(),
-        "Data": base64.b64encode(b"a command of swarmkit is changing this cluster\n").decode(),
+        "Data": base64.b64encode(f"a command of swarmkit is changing {what}\n".encode()).decode(),
     }
     try:
         return str(engine.post("/configs/create", body)["ID"])

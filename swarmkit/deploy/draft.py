@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from swarmkit.compose.load import Options, Project
 from swarmkit.deploy.catalogue import StackSource
@@ -29,11 +29,11 @@ class Draft:
 
     source: StackSource
     resolved: Resolved
-    options: Options
+    options: Options = field(default_factory=Options)
 
     @property
     def instance(self) -> str:
-        """What it is called, unless the Compose file itself has a name for it."""
+        """What it is called on the cluster, unless the Compose file itself says otherwise."""
         return self.options.name or self.source.name
 
     @property
@@ -51,16 +51,15 @@ class Draft:
         Raises UsageError or Problems for the mistakes of the template and of the Compose file.
         """
         rendered = self.render(cluster)
-        project = rendered.project(environment, self.options)
+        project = rendered.project(environment, replace(self.options, default_name=self.source.name))
         needed = required(rendered.text, rendered.name, rendered.folder)
         return Ready(project.name, with_label(project, [one.name for one in needed]), needed)
 
 
 def draft(source: StackSource, given: Given, ask: Ask | None = None, options: Options | None = None) -> Draft:
     """A stack with the values of its inputs. Raises UsageError or Problems for all that is wrong in them."""
-    options = options or Options(default_name=source.name)
     inputs = load(source.inputs) if source.inputs else {}
-    return Draft(source, resolve(inputs, given, ask), options)
+    return Draft(source, resolve(inputs, given, ask), options or Options())
 
 
 def with_required(

@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from swarmkit.compose.load import Project
+from swarmkit.compose.tree import TAGS
 from swarmkit.deploy.catalogue import StackSource, find
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.names import REQUIRES_LABEL
@@ -46,7 +47,7 @@ def required(text: str, name: str, folder: Path) -> tuple[StackSource, ...]:
     # Reading a large file twice takes a while, and few have this.
     if _KEY not in text:
         return ()
-    file = parse(text, name)
+    file = parse(text, name, TAGS)
     if not isinstance(file.data, dict) or file.data.get(_KEY) is None:
         return ()
     try:

@@ -233,7 +233,7 @@ def test_an_image_that_is_not_to_be_had_is_reported(sk: Swarmkit) -> None:
     )
     error = sk("stack", "up", str(file), "--name", "broken", code=4).error
     assert "broken_box: 0 of 1 tasks run: no such image on " in error
-    sk("stack", "down", "broken")
+    sk("stack", "down", "broken", code=2)
 
 
 def test_an_update_that_fails_is_rolled_back_and_the_site_goes_on(lab: Lab, sk: Swarmkit) -> None:

@@ -2,126 +2,34 @@
 
 from __future__ import annotations
 
-import copy
+import base64
 import json
+import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmkit.compose.convert import Context, DesiredStack, convert
-from swarmkit.compose.load import parse
+from swarmkit.compose.convert import DesiredStack
+from swarmkit.deploy.history import REVISIONS_KEPT
 from swarmkit.deploy.plan import (
     Change,
     LiveStack,
     config_version,
+    dependencies,
     fingerprint,
+    only,
     orphans,
     plan_stack,
-    with_config_ids,
+    waves,
+    with_ids,
 )
-from swarmkit.errors import OperationFailed
-from swarmkit.names import SPEC_LABEL
-
-
-def stack(text: str, **images: str) -> DesiredStack:
-    return convert(parse(text, "stack.yml", Path("/s"), {}), "st", Context(images=images))
-
-
-class Swarm:
-    """A swarm that keeps what it is sent as an engine does: ids for names, defaults, its own order."""
-
-    def __init__(self) -> None:
-        self.index = 100
-        self.services: dict[str, dict[str, Any]] = {}
-        self.configs: dict[str, dict[str, Any]] = {}
-        self.networks: dict[str, dict[str, Any]] = {}
-        self.others = {"swarmkit-edge": "id-edge"}
-
-    def live(self) -> LiveStack:
-        return copy.deepcopy(
-            LiveStack(
-                services=[*self.services.values()],
-                networks=[*self.networks.values()],
-                configs=[*self.configs.values()],
-                network_ids=self.others,
-            )
-        )
-
-    def apply(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            held = getattr(self, f"{change.kind}s")
-            self.index += 1
-            if change.action == "create":
-                assert change.name not in held, "the engine refuses a second thing of one name"
-            else:
-                assert (held[change.name].get("ID") or held[change.name].get("Id")) == change.live_id
-            if change.action == "remove":
-                self._check_unused(change)
-                del held[change.name]
-                continue
-            assert change.spec is not None
-            spec = copy.deepcopy(change.spec)
-            match change.kind:
-                case "network":
-                    held[change.name] = {**spec, "Id": f"id-{self.index}", "Options": {"vxlan": "4097"}}
-                case "config":
-                    held[change.name] = {
-                        "ID": change.live_id or f"id-{self.index}",
-                        "Spec": spec,
-                        "Version": {"Index": self.index},
-                    }
-                case "service":
-                    old = held.get(change.name)
-                    if old:
-                        assert old["Version"]["Index"] == change.version
-                        assert next(iter(old["Spec"]["Mode"])) == next(iter(spec["Mode"]))
-                    held[change.name] = {
-                        "ID": change.live_id or f"id-{self.index}",
-                        "Version": {"Index": self.index},
-                        "Spec": self._kept(spec),
-                        **({"PreviousSpec": old["Spec"]} if old else {}),
-                    }
-
-    def _check_unused(self, change: Change) -> None:
-        if change.kind == "config":
-            used = [
-                config["ConfigName"]
-                for service in self.services.values()
-                for config in service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Configs", ())
-            ]
-            assert change.name not in used
-        if change.kind == "network":
-            used = [
-                network["Target"]
-                for service in self.services.values()
-                for network in service["Spec"]["TaskTemplate"]["Networks"]
-            ]
-            assert change.live_id not in used
-
-    def _kept(self, spec: dict[str, Any]) -> dict[str, Any]:
-        spec = with_config_ids(spec, {name: config["ID"] for name, config in self.configs.items()})
-        task = spec["TaskTemplate"]
-        container = task["ContainerSpec"]
-        ids = {name: network["Id"] for name, network in self.networks.items()} | self.others
-        task["Networks"] = [{**one, "Target": ids[one["Target"]]} for one in reversed(task["Networks"])]
-        container.pop("Privileges")
-        container["Isolation"] = "default"
-        container["DNSConfig"] = container.get("DNSConfig", {})
-        task["Runtime"] = "container"
-        task.setdefault("ForceUpdate", 0)
-        spec["Mode"].get("Replicated", {}).setdefault("Replicas", 1)
-        spec["EndpointSpec"].setdefault("Mode", "vip")
-        return spec
-
-
-def deployed(text: str) -> Swarm:
-    swarm = Swarm()
-    swarm.apply(plan_stack(stack(text), swarm.live()))
-    return swarm
+from swarmkit.errors import Exit, OperationFailed, Problems, UsageError
+from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SECRET_LABEL, SPEC_LABEL
+from tests.unit.stackswarm import Swarm, deployed, planned, stack
 
 
 def said(changes: Sequence[Change]) -> list[str]:
@@ -130,7 +38,7 @@ def said(changes: Sequence[Change]) -> list[str]:
 
 def fields(text: str, then: str) -> dict[str, tuple[Any, Any]]:
     """What is said to change on the one service when the stack `text` becomes `then`."""
-    (change,) = [one for one in plan_stack(stack(then), deployed(text).live()) if one.kind == "service"]
+    (change,) = [one for one in planned(stack(then), deployed(text).live()) if one.kind == "service"]
     assert change.action == "update"
     return {name: (each["from"], each["to"]) for name, each in change.fields.items()}
 
@@ -140,7 +48,7 @@ ONE = "services: {web: {image: x, environment: {LEVEL: debug}, deploy: {replicas
 
 def test_a_new_stack_is_made_in_order() -> None:
     services = "services: {b: {image: x, configs: [c]}, a: {image: x, deploy: {mode: global}}}"
-    changes = plan_stack(stack(f"{services}\nconfigs: {{c: {{content: x}}}}"), LiveStack())
+    changes = planned(stack(f"{services}\nconfigs: {{c: {{content: x}}}}"), LiveStack())
     assert said(changes) == [
         "create network st_default",
         "create config st_c",
@@ -155,7 +63,7 @@ def test_a_new_stack_is_made_in_order() -> None:
 
 
 def test_what_is_as_it_should_be_is_left_alone() -> None:
-    assert plan_stack(stack(ONE), deployed(ONE).live()) == []
+    assert planned(stack(ONE), deployed(ONE).live()) == []
 
 
 @pytest.mark.parametrize(
@@ -228,7 +136,7 @@ def test_networks_are_said_by_name() -> None:
 
 def test_a_change_carries_what_is_needed_to_make_it() -> None:
     swarm = deployed(ONE)
-    (change,) = plan_stack(stack(ONE.replace("3", "7")), swarm.live())
+    (change,) = planned(stack(ONE.replace("3", "7")), swarm.live())
     assert (change.live_id, change.version) == (
         swarm.services["st_web"]["ID"],
         swarm.services["st_web"]["Version"]["Index"],
@@ -240,10 +148,6 @@ def test_a_change_carries_what_is_needed_to_make_it() -> None:
 
 
 # ---------------------------------------------------------------- what others changed
-
-
-def _scaled(spec: dict[str, Any]) -> None:
-    spec["Mode"]["Replicated"]["Replicas"] = 9
 
 
 def _variable_changed(spec: dict[str, Any]) -> None:
@@ -261,7 +165,6 @@ def _network_left(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (_scaled, {"replicas": {"from": 9, "to": 3}}),
         (_variable_changed, {"env.LEVEL": {"from": "info", "to": "debug"}}),
         (_variable_added, {"env.MORE": {"from": "", "to": None}}),
         (
@@ -275,48 +178,87 @@ def test_what_was_changed_by_hand_is_seen(
 ) -> None:
     swarm = deployed(ONE)
     change(swarm.services["st_web"]["Spec"])
-    (found,) = plan_stack(stack(ONE), swarm.live())
+    (found,) = planned(stack(ONE), swarm.live())
     assert found.fields == expected
+    assert found.by_hand == set(expected)
     swarm.apply([found])
-    assert plan_stack(stack(ONE), swarm.live()) == []
+    assert planned(stack(ONE), swarm.live()) == []
+
+
+def test_what_was_changed_by_hand_is_told_apart_from_what_the_file_changes() -> None:
+    swarm = deployed(ONE)
+    _variable_changed(swarm.services["st_web"]["Spec"])
+    (found,) = planned(stack(ONE.replace("image: x", "image: y")), swarm.live())
+    assert set(found.fields) == {"image", "env.LEVEL", f"labels.{IMAGE_LABEL}"}
+    assert found.by_hand == {"env.LEVEL"}
+
+
+def _scaled(swarm: Swarm, number: int) -> None:
+    swarm.services["st_web"]["Spec"]["Mode"]["Replicated"]["Replicas"] = number
+
+
+def test_a_redeploy_keeps_the_scale_that_runs() -> None:
+    swarm = deployed(ONE)
+    _scaled(swarm, 9)
+    assert planned(stack(ONE), swarm.live()) == []
+    (change,) = planned(stack(ONE.replace("debug", "info")), swarm.live())
+    assert set(change.fields) == {"env.LEVEL"}
+    assert change.spec
+    assert change.spec["Mode"] == {"Replicated": {"Replicas": 9}}
+    swarm.apply([change])
+    assert planned(stack(ONE.replace("debug", "info")), swarm.live()) == []
+
+
+def test_another_number_in_the_file_is_the_new_scale() -> None:
+    swarm = deployed(ONE)
+    _scaled(swarm, 9)
+    (change,) = planned(stack(ONE.replace("replicas: 3", "replicas: 4")), swarm.live())
+    assert change.fields == {"replicas": {"from": 9, "to": 4}}
+    swarm.apply([change])
+    _scaled(swarm, 9)
+    # No number is the engine's own, 1.
+    (change,) = planned(stack(ONE.replace("deploy: {replicas: 3}", "deploy: {}")), swarm.live())
+    assert change.fields == {"replicas": {"from": 9, "to": 1}}
 
 
 def test_labels_that_others_added_are_left_alone() -> None:
     swarm = deployed(ONE)
     swarm.services["st_web"]["Spec"]["Labels"]["theirs"] = "1"
-    assert plan_stack(stack(ONE), swarm.live()) == []
+    assert planned(stack(ONE), swarm.live()) == []
 
 
 def test_a_forced_restart_is_not_undone() -> None:
     swarm = deployed(ONE)
     swarm.services["st_web"]["Spec"]["TaskTemplate"]["ForceUpdate"] = 2
-    assert plan_stack(stack(ONE), swarm.live()) == []
-    (change,) = plan_stack(stack(ONE.replace("3", "7")), swarm.live())
+    assert planned(stack(ONE), swarm.live()) == []
+    (change,) = planned(stack(ONE.replace("3", "7")), swarm.live())
     assert change.spec
     assert change.spec["TaskTemplate"]["ForceUpdate"] == 2
 
 
 def test_what_docker_deployed_is_adopted_by_its_mark_alone() -> None:
     swarm = deployed(ONE)
-    mark = swarm.services["st_web"]["Spec"]["Labels"].pop(SPEC_LABEL)
-    (change,) = plan_stack(stack(ONE), swarm.live())
-    assert change.fields == {f"labels.{SPEC_LABEL}": {"from": None, "to": mark}}
+    labels = swarm.services["st_web"]["Spec"]["Labels"]
+    marks = {key: labels.pop(key) for key in (SPEC_LABEL, REPLICAS_LABEL)}
+    (change,) = planned(stack(ONE), swarm.live())
+    assert change.fields == {f"labels.{key}": {"from": None, "to": value} for key, value in marks.items()}
+    assert not change.by_hand
 
 
 def test_an_engine_that_does_not_know_start_interval_is_not_asked_again() -> None:
     text = "services: {web: {image: x, healthcheck: {test: a, start_interval: 1s}}}"
     swarm = deployed(text)
     del swarm.services["st_web"]["Spec"]["TaskTemplate"]["ContainerSpec"]["Healthcheck"]["StartInterval"]
-    assert plan_stack(stack(text), swarm.live()) == []
+    assert planned(stack(text), swarm.live()) == []
 
 
 def test_the_host_network_is_recognised_though_no_list_has_its_id() -> None:
     text = "services: {web: {image: x, networks: [h]}}\nnetworks: {h: {external: true, name: host}}"
     swarm = Swarm()
     swarm.others["host"] = "id-of-the-swarm"
-    swarm.apply(plan_stack(stack(text), swarm.live()))
+    swarm.apply(planned(stack(text), swarm.live()))
     del swarm.others["host"]
-    assert plan_stack(stack(text), swarm.live()) == []
+    assert planned(stack(text), swarm.live()) == []
 
 
 # ---------------------------------------------------------------- modes, orphans, networks
@@ -325,11 +267,11 @@ def test_the_host_network_is_recognised_though_no_list_has_its_id() -> None:
 def test_another_mode_is_another_service() -> None:
     swarm = deployed(ONE)
     other = ONE.replace("replicas: 3", "mode: global")
-    changes = plan_stack(stack(other), swarm.live())
+    changes = planned(stack(other), swarm.live())
     assert said(changes) == ["remove service st_web", "create service st_web"]
     assert changes[0].fields == changes[1].fields == {"mode": {"from": "replicated", "to": "global"}}
     swarm.apply(changes)
-    assert plan_stack(stack(other), swarm.live()) == []
+    assert planned(stack(other), swarm.live()) == []
 
 
 TWO = """\
@@ -341,47 +283,93 @@ configs: {c: {content: x}}
 
 def test_what_is_no_longer_in_the_file_stays_unless_pruned() -> None:
     swarm = deployed(TWO)
+    swarm.revisions.clear()
     desired = stack("services: {web: {image: x}}")
-    assert plan_stack(desired, swarm.live()) == []
+    assert planned(desired, swarm.live()) == []
     assert orphans(desired, swarm.live()) == ["st_old"]
-    changes = plan_stack(desired, swarm.live(), prune=True)
-    assert said(changes) == ["remove service st_old", "remove config st_c", "remove network st_n"]
-    swarm.apply(changes)
+    plan = plan_stack(desired, swarm.live(), prune=True)
+    # A return to what was needs the config; a network can be made again.
+    assert said(plan.changes) == ["remove service st_old", "remove network st_n"]
+    swarm.deploy(desired, plan)
     assert orphans(desired, swarm.live()) == []
-    assert plan_stack(desired, swarm.live(), prune=True) == []
+    assert planned(desired, swarm.live(), prune=True) == []
+    swarm.revisions.clear()
+    assert said(planned(desired, swarm.live(), prune=True)) == ["remove config st_c"]
+    swarm.apply(planned(desired, swarm.live(), prune=True))
+    assert planned(desired, swarm.live(), prune=True) == []
+
+
+NET = "services: {web: {image: x, networks: [n]}, db: {image: x}}\nnetworks: {n: {%s}}"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "field", "values"),
     [
-        ("attachable: true", "attachable: false", "the network has attachable true and the file says false"),
-        ("internal: false", "internal: true", "the network has internal false and the file says true"),
-        ("driver: overlay", "driver: other", 'the network has driver "overlay" and the file says "other"'),
+        ("attachable: true", "attachable: false", "attachable", (True, False)),
+        ("internal: false", "internal: true", "internal", (False, True)),
+        ("driver: overlay", "driver: other", "driver", ("overlay", "other")),
         (
             "ipam: {config: [{subnet: 10.1.0.0/24}]}",
             "ipam: {config: [{subnet: 10.2.0.0/24}]}",
-            'the network has subnets ["10.1.0.0/24"] and the file says ["10.2.0.0/24"]',
+            "subnets",
+            (["10.1.0.0/24"], ["10.2.0.0/24"]),
         ),
-        (
-            "internal: false",
-            "driver_opts: {mtu: 9}",
-            'has driver_opts {"mtu": null} and the file says {"mtu": "9"}',
-        ),
+        ("internal: false", "driver_opts: {mtu: 9}", "driver_opts", ({"mtu": None}, {"mtu": "9"})),
     ],
 )
-def test_a_network_that_would_have_to_change_is_an_error(old: str, new: str, message: str) -> None:
-    text = "services: {web: {image: x, networks: [n]}}\nnetworks: {n: {%s}}"
-    with pytest.raises(OperationFailed) as caught:
-        plan_stack(stack(text % new), deployed(text % old).live())
-    assert caught.value.where == "st_n"
-    assert message in caught.value.message
-    assert caught.value.hint
+def test_a_network_that_cannot_change_is_made_again_with_what_is_on_it(
+    old: str, new: str, field: str, values: tuple[Any, Any]
+) -> None:
+    swarm = deployed(NET % old)
+    _scaled(swarm, 5)
+    plan = plan_stack(stack(NET % new), swarm.live())
+    assert said(plan.changes) == [
+        "remove service st_web",
+        "remove network st_n",
+        "create network st_n",
+        "create service st_web",
+    ]
+    assert plan.recreates
+    again = plan.changes[1]
+    assert again.fields == {field: {"from": values[0], "to": values[1]}}
+    assert again.recreates
+    assert "st_web" in again.note
+    swarm.apply(plan.changes)
+    assert planned(stack(NET % new), swarm.live()) == []
+    assert swarm.services["st_web"]["Spec"]["Mode"] == {"Replicated": {"Replicas": 5}}
+
+
+def test_a_service_that_has_left_the_file_comes_back_with_its_network() -> None:
+    swarm = deployed(NET % "attachable: true")
+    before = swarm.services["st_web"]["Spec"]
+    without = "services: {db: {image: x, networks: [n]}}\nnetworks: {n: {attachable: false}}"
+    changes = planned(stack(without), swarm.live())
+    swarm.apply(changes)
+    after = swarm.services["st_web"]["Spec"]
+    network = {"Target": swarm.networks["st_n"]["Id"], "Aliases": ["web"]}
+    assert after["TaskTemplate"].pop("Networks") == [network]
+    del before["TaskTemplate"]["Networks"]
+    assert after == before
+
+
+def test_a_network_that_others_are_on_is_not_made_again() -> None:
+    swarm = deployed(NET % "attachable: true")
+    live = replace(swarm.live(), users={swarm.networks["st_n"]["Id"]: ["other_api"]})
+    with pytest.raises(OperationFailed, match=r"attachable true → false.* other_api"):
+        plan_stack(stack(NET % "attachable: false"), live)
+
+
+def test_nothing_is_made_again_where_nothing_has_to_be() -> None:
+    swarm = deployed(NET % "attachable: true")
+    plan = plan_stack(stack((NET % "attachable: true").replace("image: x", "image: y")), swarm.live())
+    assert plan.changes
+    assert not plan.recreates
 
 
 def test_a_network_that_somebody_made_under_the_name_is_used() -> None:
     text = "services: {web: {image: x, networks: [n]}}\nnetworks: {n: {name: theirs}}"
     live = LiveStack(network_ids={"theirs": "id1"})
-    assert said(plan_stack(stack(text), live)) == ["create service st_web"]
+    assert said(planned(stack(text), live)) == ["create service st_web"]
 
 
 # ---------------------------------------------------------------- configs
@@ -393,23 +381,24 @@ def with_config(content: str, more: str = "") -> str:
 
 def test_other_content_is_a_new_version_and_the_last_one_stays_for_a_rollback() -> None:
     swarm = deployed(with_config("one"))
+    swarm.revisions.clear()
     second = "st_c-3fc4ccfe74"
-    changes = plan_stack(stack(with_config("two")), swarm.live())
+    changes = planned(stack(with_config("two")), swarm.live())
     assert said(changes) == [f"create config {second}", "update service st_web"]
     assert changes[1].fields == {"configs.c.ConfigName": {"from": "st_c", "to": second}}
     swarm.apply(changes)
-    assert plan_stack(stack(with_config("two")), swarm.live()) == []
-    third = plan_stack(stack(with_config("three")), swarm.live())
+    assert planned(stack(with_config("two")), swarm.live()) == []
+    third = planned(stack(with_config("three")), swarm.live())
     assert said(third)[1:] == ["update service st_web", "remove config st_c"]
     swarm.apply(third)
     assert len(swarm.configs) == 2
-    assert plan_stack(stack(with_config("three")), swarm.live()) == []
+    assert planned(stack(with_config("three")), swarm.live()) == []
 
 
 def test_going_back_to_an_earlier_content_uses_its_version() -> None:
     swarm = deployed(with_config("one"))
-    swarm.apply(plan_stack(stack(with_config("two")), swarm.live()))
-    assert said(plan_stack(stack(with_config("one")), swarm.live())) == ["update service st_web"]
+    swarm.apply(planned(stack(with_config("two")), swarm.live()))
+    assert said(planned(stack(with_config("one")), swarm.live())) == ["update service st_web"]
 
 
 def test_a_version_of_a_config_with_a_long_name_has_a_name_that_fits() -> None:
@@ -417,22 +406,23 @@ def test_a_version_of_a_config_with_a_long_name_has_a_name_that_fits() -> None:
         return with_config(content).replace("[c]", f"[{'k' * 61}]").replace("{c:", f"{{{'k' * 61}:")
 
     swarm = deployed(text("one"))
+    swarm.revisions.clear()
     for content in ("two", "three"):
-        swarm.apply(plan_stack(stack(text(content)), swarm.live()))
+        swarm.apply(planned(stack(text(content)), swarm.live()))
     assert [len(name) for name in swarm.configs] == [64, 64]
 
 
 def test_new_labels_of_a_config_are_set_in_place() -> None:
     swarm = deployed(with_config("one"))
     text = with_config("one").replace("content: one", "content: one, labels: {a: b}")
-    (change,) = plan_stack(stack(text), swarm.live())
+    (change,) = planned(stack(text), swarm.live())
     assert (change.action, change.kind, change.fields) == (
         "update",
         "config",
         {"labels.a": {"from": None, "to": "b"}},
     )
     swarm.apply([change])
-    assert plan_stack(stack(text), swarm.live()) == []
+    assert planned(stack(text), swarm.live()) == []
 
 
 @settings(deadline=None)
@@ -445,11 +435,175 @@ def test_a_version_of_a_config_always_holds_its_content(contents: list[bytes]) -
         assert config_version("st_c", content, live) == name
 
 
+def test_what_kept_revisions_need_stays_and_goes_with_the_last_of_them() -> None:
+    swarm = deployed(with_config("c0"))
+    for number in range(1, 15):
+        desired = stack(with_config(f"c{number}"))
+        swarm.deploy(desired, plan_stack(desired, swarm.live()))
+        assert planned(desired, swarm.live()) == []
+        # As many as there are revisions, and what the oldest would go back to.
+        assert len(swarm.configs) == min(number + 1, REVISIONS_KEPT + 1)
+
+
 def test_the_ids_of_configs_are_filled_in() -> None:
     spec = stack(with_config("one")).services[0].spec
-    (config,) = with_config_ids(spec, {"st_c": "id7"})["TaskTemplate"]["ContainerSpec"]["Configs"]
+    (config,) = with_ids(spec, {"st_c": "id7"}, {})["TaskTemplate"]["ContainerSpec"]["Configs"]
     assert (config["ConfigName"], config["ConfigID"]) == ("st_c", "id7")
     assert "ConfigID" not in spec["TaskTemplate"]["ContainerSpec"]["Configs"][0]
+
+
+# ---------------------------------------------------------------- secrets
+
+PLAIN = "services: {web: {image: x}}"
+KEY = "st_key"
+
+
+def hidden(change: Change) -> str:
+    """All that people or a log may see of a change."""
+    return f"{change!r} {dict(change.fields)} {change.name} {change.note}"
+
+
+def test_a_secret_is_made_with_a_slow_salted_hash_and_without_its_content_in_the_plan() -> None:
+    desired = stack(PLAIN, [("key", b"hunter2")])
+    first, second = (planned(desired, LiveStack())[1] for _ in range(2))
+    assert (first.kind, first.action, first.name) == ("secret", "create", KEY)
+    assert first.spec
+    assert second.spec
+    label = first.spec["Labels"][SECRET_LABEL]
+    assert label.startswith("scrypt:32768:")
+    assert label != second.spec["Labels"][SECRET_LABEL]
+    assert base64.b64decode(first.spec["Data"]) == b"hunter2"
+    for text in ("hunter2", base64.b64encode(b"hunter2").decode(), label):
+        assert text not in hidden(first)
+        assert text not in json.dumps(first.fields)
+
+
+def test_an_unchanged_secret_is_left_alone_and_another_is_a_new_version() -> None:
+    swarm = deployed(PLAIN, [("key", b"one")])
+    assert planned(stack(PLAIN, [("key", b"one")]), swarm.live()) == []
+    desired = stack(PLAIN, [("key", b"two")])
+    plan = plan_stack(desired, swarm.live())
+    assert [one.kind for one in plan.changes] == ["secret", "service"]
+    new = plan.changes[0].name
+    assert re.fullmatch("st_key-[0-9a-f]{10}", new)
+    assert plan.changes[1].fields == {"secrets.key.SecretName": {"from": KEY, "to": new}}
+    assert "two" not in "".join(map(hidden, plan.changes))
+    swarm.deploy(desired, plan)
+    assert planned(desired, swarm.live()) == []
+    # What it was is still there, and found again.
+    assert said(planned(stack(PLAIN, [("key", b"one")]), swarm.live())) == ["update service st_web"]
+
+
+def test_a_secret_that_docker_made_is_kept_and_that_is_said() -> None:
+    swarm = deployed(PLAIN, [("key", b"one")])
+    del swarm.secrets[KEY]["Spec"]["Labels"][SECRET_LABEL]
+    desired = stack(PLAIN, [("key", b"two")])
+    plan = plan_stack(desired, swarm.live())
+    assert not plan.changes
+    assert "st_key" in plan.notes[0]
+    assert "cannot compare" in plan.notes[0]
+    asked = planned(desired, swarm.live(), replace_secrets=True)
+    assert said(asked)[0].startswith("create secret st_key-")
+    swarm.apply(asked)
+    assert planned(desired, swarm.live(), replace_secrets=True) == []
+    assert planned(desired, swarm.live()) == []
+
+
+def test_a_label_of_a_secret_changes_in_place_and_its_hash_stays() -> None:
+    swarm = deployed(PLAIN, [("key", b"one")])
+    desired = stack(PLAIN, [("key", b"one")])
+    labelled = replace(desired.secrets[0], labels={**desired.secrets[0].labels, "a": "b"})
+    (change,) = planned(replace(desired, secrets=(labelled,)), swarm.live())
+    assert (change.action, change.fields) == ("update", {"labels.a": {"from": None, "to": "b"}})
+    swarm.apply([change])
+    assert SECRET_LABEL in swarm.secrets[KEY]["Spec"]["Labels"]
+    assert planned(replace(desired, secrets=(labelled,)), swarm.live()) == []
+
+
+# ---------------------------------------------------------------- dependencies
+
+CHAIN = """\
+services:
+  web: {image: x, ports: ["80:80"]}
+  db: {image: x}
+  job: {image: x, deploy: {restart_policy: {condition: none}}}
+"""
+
+
+def depending(desired: DesiredStack, **wanted: dict[str, str]) -> DesiredStack:
+    services = tuple(replace(one, depends_on=wanted.get(one.short_name, {})) for one in desired.services)
+    return replace(desired, services=services)
+
+
+def test_services_are_planned_after_what_they_depend_on() -> None:
+    conditions = {"db": "service_healthy", "job": "service_completed_successfully"}
+    desired = depending(stack(CHAIN), web=conditions, job={"db": "service_started"})
+    names = [one.name for one in planned(desired, LiveStack()) if one.kind == "service"]
+    assert names == ["st_db", "st_job", "st_web"]
+    assert waves(names, dependencies(desired)) == [["st_web"], ["st_job"], ["st_db"]]
+
+
+def test_what_can_never_be_met_is_refused_all_at_once() -> None:
+    desired = depending(
+        stack(CHAIN),
+        web={"db": "service_completed_successfully"},
+        db={"job": "service_started"},
+        job={"db": "service_started"},
+    )
+    with pytest.raises(Problems) as caught:
+        plan_stack(desired, LiveStack())
+    endless, circle = caught.value.errors
+    assert (endless.where, endless.exit) == ("st_web", Exit.USAGE)
+    assert "st_db has completed, which is started again whenever it ends" in endless.message
+    assert "replicated-job" in endless.hint
+    assert "st_db → st_job → st_db" in circle.message or "st_job → st_db → st_job" in circle.message
+
+
+def test_a_job_is_not_run_again_for_our_mark_alone() -> None:
+    swarm = Swarm()
+    desired = stack(PLAIN)
+    desired.services[0].spec["Mode"] = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
+    (_, made) = planned(desired, swarm.live())
+    assert "cannot be undone" in made.note
+    swarm.apply(planned(desired, swarm.live()))
+    del swarm.services["st_web"]["Spec"]["Labels"][SPEC_LABEL]
+    assert planned(desired, swarm.live()) == []
+
+
+def test_a_pruned_service_gives_up_its_port_before_another_takes_it() -> None:
+    swarm = deployed('services: {old: {image: x, ports: ["80:80"]}}')
+    changes = planned(stack('services: {new: {image: x, ports: ["80:8080"]}}'), swarm.live(), prune=True)
+    assert said(changes) == ["remove service st_old", "create service st_new"]
+    assert changes[0].early
+    free = planned(stack('services: {new: {image: x, ports: ["81:8080"]}}'), swarm.live(), prune=True)
+    assert said(free) == ["create service st_new", "remove service st_old"]
+
+
+def test_one_service_can_be_deployed_alone() -> None:
+    text = """\
+services: {a: {image: x, networks: [n], configs: [c]}, b: {image: x, networks: [m], configs: [d]}}
+networks: {n: , m: }
+configs: {c: {content: x}, d: {content: x}}
+"""
+    part = only(stack(text), ["a"])
+    assert said(planned(part, LiveStack())) == [
+        "create network st_n",
+        "create config st_c",
+        "create service st_a",
+    ]
+    with pytest.raises(UsageError, match='there is no service "c"'):
+        only(stack(text), ["c"])
+
+
+def test_volumes_are_named_where_they_are_new() -> None:
+    desired = replace(
+        stack("services: {web: {image: x, volumes: ['data:/d']}}\nvolumes: {data: }"), volumes=("st_data",)
+    )
+    swarm = Swarm()
+    plan = plan_stack(desired, swarm.live())
+    assert [note.partition(":")[0] for note in plan.notes] == ["volume st_data"]
+    swarm.apply(plan.changes)
+    assert plan_stack(desired, swarm.live()).notes == []
 
 
 # ---------------------------------------------------------------- any stack to any other
@@ -519,23 +673,9 @@ def test_from_any_stack_to_any_other_leads_to_what_the_file_says(
 ) -> None:
     swarm = Swarm()
     for desired in stacks:
-        swarm.apply(plan_stack(desired, swarm.live(), prune=prune))
-        assert plan_stack(desired, swarm.live(), prune=prune) == []
+        swarm.deploy(desired, plan_stack(desired, swarm.live(), prune=prune))
+        assert planned(desired, swarm.live(), prune=prune) == []
         fresh = Swarm()
-        fresh.apply(plan_stack(desired, fresh.live()))
+        fresh.apply(planned(desired, fresh.live()))
         for service in desired.services:
-            assert _meaning(swarm, service.name) == _meaning(fresh, service.name)
-
-
-def _meaning(swarm: Swarm, name: str) -> Any:
-    """A service's spec with networks by name and configs by content, as their ids and versions differ."""
-    spec = copy.deepcopy(swarm.services[name]["Spec"])
-    names = {network["Id"]: network["Name"] for network in swarm.networks.values()}
-    for network in spec["TaskTemplate"]["Networks"]:
-        network["Target"] = names.get(network["Target"], network["Target"])
-    for config in spec["TaskTemplate"]["ContainerSpec"].get("Configs", ()):
-        config["ConfigName"] = swarm.configs[config.pop("ConfigName")]["Spec"]["Data"]
-        del config["ConfigID"]
-    # It covers the names of configs.
-    del spec["Labels"][SPEC_LABEL]
-    return spec
+            assert swarm.meaning(service.name) == fresh.meaning(service.name)

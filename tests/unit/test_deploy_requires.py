@@ -35,7 +35,17 @@ def test_a_stack_names_others_of_the_catalogue_or_by_a_path(tmp_path: Path) -> N
     assert [one.name for one in found] == ["web", "db"]
 
 
-@pytest.mark.parametrize("text", ["a: 1", "x-swarmkit:", "x-swarmkit: {}", "a: x-swarmkit", "- x-swarmkit"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1",
+        "x-swarmkit:",
+        "x-swarmkit: {}",
+        "a: x-swarmkit",
+        "- x-swarmkit",
+        "x-swarmkit:\na: !override [1]",
+    ],
+)
 def test_a_file_that_says_nothing_requires_nothing(text: str) -> None:
     assert required(text, "f", Path()) == ()
 

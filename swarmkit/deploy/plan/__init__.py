@@ -1,0 +1,46 @@
+"""What has to change in a swarm so that it holds a stack: a pure function of the two.
+
+The rules:
+
+- A service is as it should be when it carries the fingerprint of our spec (the label `swarmkit.spec`)
+  and every field that we set still has our value in the swarm. The first finds what was taken out of
+  the file since, the second what somebody changed by hand.
+- The number of replicas that runs is kept, unless the file's own number has changed since it was last
+  deployed (the label `swarmkit.replicas`).
+- The engine adds defaults, leaves out what is empty, sorts, and writes ids for the names of networks:
+  none of these is a difference.
+- A service cannot turn from replicated to global or back, and a network cannot change at all: what
+  cannot change is removed and made again, early.
+- What is in the swarm and not in the file stays, unless it is to be pruned.
+- Order: what is made again goes; networks, secrets, configs, services by their dependencies; once those
+  run, what is removed: services, configs, secrets, networks.
+"""
+
+from swarmkit.deploy.plan.contents import config_version, secret_hash
+from swarmkit.deploy.plan.model import Change, LiveStack, Plan, name_of, removal, snapshot, with_ids
+from swarmkit.deploy.plan.order import Dependencies, dependencies, waves
+from swarmkit.deploy.plan.services import fingerprint, is_job
+from swarmkit.deploy.plan.stack import as_desired, only, orphans, plan_return, plan_stack, result
+
+__all__ = [
+    "Change",
+    "Dependencies",
+    "LiveStack",
+    "Plan",
+    "as_desired",
+    "config_version",
+    "dependencies",
+    "fingerprint",
+    "is_job",
+    "name_of",
+    "only",
+    "orphans",
+    "plan_return",
+    "plan_stack",
+    "removal",
+    "result",
+    "secret_hash",
+    "snapshot",
+    "waves",
+    "with_ids",
+]

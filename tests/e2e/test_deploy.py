@@ -1,0 +1,237 @@
+"""Stacks that change, fail, are cut short and come back: what lives afterwards is the old or the new.
+
+The tests run in the order of the file, on one machine of the lab; each but those marked leaves the stack
+`app` as the next expects it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Swarmkit
+from tests.e2e.conftest import Lab, eventually
+
+IMAGE = "swarmkit/base:13"
+
+
+@pytest.fixture(scope="module")
+def lab(machines: Callable[[int], Lab]) -> Lab:
+    return machines(1)
+
+
+@pytest.fixture(scope="module")
+def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
+    """The command, on a swarm of one machine."""
+    folder = tmp_path_factory.mktemp("deploy")
+    host = {
+        "name": "m1",
+        "address": "127.0.0.1",
+        "port": lab.nodes["m1"]["ssh_port"],
+        "private_address": lab.nodes["m1"]["address"],
+        "user": "swarmkit",
+        "key": str(lab.inventory.parent / "id_ed25519"),
+    }
+    path = folder / "inventory.yml"
+    known = str(lab.inventory.parent / "known_hosts")
+    path.write_text(yaml.safe_dump({"cluster": "deploy", "known_hosts": known, "managers": [host]}))
+    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
+    sk("init")
+    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
+    yield sk
+    sk("reset")
+
+
+def service(**changed: Any) -> dict[str, Any]:
+    return {
+        "image": IMAGE,
+        "command": ["sleep", "1000"],
+        "stop_signal": "SIGKILL",
+        "healthcheck": {"test": ["CMD", "true"], "start_period": "10s", "start_interval": "200ms"},
+        "deploy": {
+            "update_config": {"monitor": "1s"},
+            "restart_policy": {"delay": "100ms"},
+        },
+        **changed,
+    }
+
+
+def file(sk: Swarmkit, services: dict[str, Any], content: str = "one", **top: Any) -> str:
+    path = sk.folder / "app.yml"
+    document = {"services": services, "configs": {"c": {"content": content}}, **top}
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def good(**changed: Any) -> dict[str, Any]:
+    return {"web": service(configs=["c"], **changed), "db": service()}
+
+
+SICK = {"healthcheck": {"test": ["CMD", "false"], "interval": "1s", "start_period": "10m"}}
+BROKEN = {"healthcheck": {"test": ["CMD", "false"], "interval": "100ms", "retries": 1}}
+
+
+def inspected(lab: Lab, kind: str) -> list[dict[str, Any]]:
+    script = (
+        f"docker {kind} ls -q --filter label=com.docker.stack.namespace=app | xargs -r docker {kind} inspect"
+    )
+    return list(json.loads(lab.shell("m1", script) or "[]"))
+
+
+def versions(lab: Lab) -> dict[str, Any]:
+    """All that a write would change: the versions of what is there, and the tasks."""
+    found: dict[str, Any] = {
+        one["ID"]: one["Version"]["Index"] for kind in ("service", "config") for one in inspected(lab, kind)
+    }
+    every = "docker config ls -q; docker network ls -q; docker service ls -q | xargs -r docker service ps -q"
+    return {**found, "all": sorted(lab.shell("m1", every).split())}
+
+
+def specs(lab: Lab) -> dict[str, Any]:
+    """What runs: the services' specs, and the configs that are no revisions."""
+    found = {one["Spec"]["Name"]: one["Spec"] for one in inspected(lab, "service")}
+    configs = [one["Spec"] for one in inspected(lab, "config")]
+    return found | {one["Name"]: one["Labels"] for one in configs if "swarmkit.revision" not in one["Labels"]}
+
+
+def up(sk: Swarmkit, path: str, *options: str, code: int = 0) -> Any:
+    return sk("stack", "up", path, "--name", "app", *options, "-o", "json", code=code).json
+
+
+def left_half_done(sk: Swarmkit, lab: Lab, path: str) -> subprocess.Popen[str]:
+    """An `up` that waits for a service that does not become healthy."""
+    running = subprocess.Popen(
+        sk.command("stack", "up", path, "--name", "app"),
+        env=sk.environment,
+        cwd=sk.folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    tasks = "docker service ps app_web --filter desired-state=running --format '{{.CurrentState}}'"
+    eventually(lambda: "Starting" in lab.shell("m1", tasks), 60, "the new task starts")
+    return running
+
+
+def kill(running: subprocess.Popen[str]) -> None:
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate(timeout=30)
+
+
+def test_a_stack_that_docker_deployed_is_adopted_and_no_task_restarts(lab: Lab, sk: Swarmkit) -> None:
+    path = file(sk, good())
+    text = Path(path).read_text().replace('"content"', '"file"').replace('"one"', '"/tmp/one"')
+    lab.shell(
+        "m1",
+        f"printf one >/tmp/one; cat >/tmp/app.yml <<'END'\n"
+        f'{{"version": "3.12", {text[1:]}\nEND\n'
+        "docker stack deploy --resolve-image never -c /tmp/app.yml app",
+    )
+    ids = "docker service ps -q app_web app_db"
+    eventually(lambda: "2/2" not in lab.shell("m1", ids) and len(specs(lab)) == 3, 30, "docker has deployed")
+    before = sorted(lab.shell("m1", ids).split())
+    changes = up(sk, path)["changes"]
+    assert {(one["name"], one["action"]) for one in changes} == {("app_web", "update"), ("app_db", "update")}
+    assert all(set(one["fields"]) == {"labels.swarmkit.spec", "labels.swarmkit.replicas"} for one in changes)
+    assert sorted(lab.shell("m1", ids).split()) == before
+
+
+def test_a_second_up_writes_nothing_and_restarts_no_task(lab: Lab, sk: Swarmkit) -> None:
+    before = versions(lab)
+    assert up(sk, file(sk, good()))["changed"] == 0
+    assert versions(lab) == before
+
+
+def test_the_scale_that_runs_is_kept(sk: Swarmkit, lab: Lab) -> None:
+    sk("scale", "app_db=2")
+    (change,) = up(sk, file(sk, good(environment={"A": "1"})))["changes"]
+    assert change["fields"] == {"env.A": {"from": None, "to": "1"}}
+    assert specs(lab)["app_db"]["Mode"]["Replicated"]["Replicas"] == 2
+
+
+def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit) -> None:
+    before = specs(lab)
+    broken = good(image="registry.swarmkit.internal:5000/none/such:1")
+    services = {**broken, "db": service(environment={"B": "2"}), "new": service()}
+    path = file(sk, services, "two", networks={"more": {}})
+    failed = up(sk, path, code=4)
+    assert failed["error"]["rolled_back"]
+    assert failed["error"]["where"] == "app_web"
+    assert specs(lab) == before
+    assert [one["state"] for one in sk.json("stack", "history", "app")] == ["done", "done"]
+    assert up(sk, file(sk, good(environment={"A": "1"})))["changed"] == 0
+
+
+def test_a_deployment_that_was_killed_can_be_taken_back(lab: Lab, sk: Swarmkit) -> None:
+    before = specs(lab)
+    running = left_half_done(sk, lab, file(sk, good(**SICK), "two"))
+    locked = sk("stack", "up", file(sk, good()), "--name", "app", code=1).error
+    assert "the stack app is locked" in locked
+    kill(running)
+    assert [one["state"] for one in sk.json("stack", "history", "app")][-1] == "unfinished"
+    assert sk.json("stack", "rollback", "app")["converged"]
+    assert specs(lab) == before
+
+
+def test_a_deployment_that_was_killed_is_completed_by_the_next(lab: Lab, sk: Swarmkit) -> None:
+    before = specs(lab)
+    kill(left_half_done(sk, lab, file(sk, good(**SICK), "three")))
+    # It returns to where the first began, not to what that one has left.
+    assert up(sk, file(sk, good(**BROKEN), "three"), code=4)["error"]["rolled_back"]
+    assert specs(lab) == before
+    kill(left_half_done(sk, lab, file(sk, good(**SICK), "three")))
+    assert up(sk, file(sk, good(environment={"A": "3"}), "three"))["converged"]
+    assert "A=3" in specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]["Env"]
+    assert {one["state"] for one in sk.json("stack", "history", "app")} == {"done"}
+
+
+@pytest.mark.soak
+def test_a_revision_can_be_returned_to(lab: Lab, sk: Swarmkit) -> None:
+    for services in (good(), good(environment={"A": "9"})):
+        up(sk, file(sk, services))
+    now = specs(lab)
+    first = sk.json("stack", "history", "app")[-2]["number"]
+    result = sk.json("stack", "rollback", "app", str(first))
+    assert (result["converged"], result["rolled_back"]) == (True, False)
+    assert "Env" not in specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]
+    sk("stack", "rollback", "app")
+    assert specs(lab) == now
+    assert "there is no revision 99" in sk("stack", "rollback", "app", "99", code=2).error
+
+
+@pytest.mark.soak
+def test_what_is_pruned_goes_when_the_rest_runs(lab: Lab, sk: Swarmkit) -> None:
+    up(sk, file(sk, good()))
+    path = file(sk, {"web": service()})
+    said = sk("stack", "up", path, "--name", "app", "--prune").stderr.splitlines()
+    order = [line.split(":")[0].strip() for line in said if "service app_" in line]
+    assert order == ["update service app_web", "remove service app_db"]
+    assert set(specs(lab)) >= {"app_web"}
+    assert "app_db" not in specs(lab)
+
+
+def test_a_network_is_made_again_only_where_that_is_agreed_to(lab: Lab, sk: Swarmkit) -> None:
+    path = file(sk, {"web": service()}, networks={"default": {"attachable": True}})
+    before = versions(lab)
+    refused = sk("stack", "up", path, "--name", "app", code=2)
+    assert "app_default would be made again" in refused.error
+    assert "remove network app_default: attachable False → True" in refused.stderr
+    assert versions(lab) == before
+    assert up(sk, path, "-y")["converged"]
+    assert up(sk, path)["changed"] == 0
+
+
+def test_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swarmkit) -> None:
+    sk("stack", "down", "app")
+    assert not any(inspected(lab, kind) for kind in ("service", "config", "network", "secret"))
+    assert up(sk, file(sk, {"web": service(volumes=["data:/d"])}, volumes={"data": {}}))["converged"]
+    assert "app_data" in lab.shell("m1", "docker volume ls -q")
+    sk("stack", "down", "app", "--volumes")
+    assert "app_data" not in lab.shell("m1", "docker volume ls -q")
