@@ -55,7 +55,7 @@ def service(**changed: Any) -> dict[str, Any]:
         "image": IMAGE,
         "command": ["sleep", "1000"],
         "stop_signal": "SIGKILL",
-        "healthcheck": {"test": ["CMD", "true"], "start_period": "10s", "start_interval": "200ms"},
+        "healthcheck": {"test": ["CMD", "true"], "interval": "300ms"},
         "deploy": {
             "update_config": {"monitor": "1s"},
             "restart_policy": {"delay": "100ms"},
@@ -131,7 +131,7 @@ def test_a_stack_that_docker_deployed_is_adopted_and_no_task_restarts(lab: Lab, 
     lab.shell(
         "m1",
         f"printf one >/tmp/one; cat >/tmp/app.yml <<'END'\n"
-        f'{{"version": "3.12", {text[1:]}\nEND\n'
+        f'{{"version": "3.8", {text[1:]}\nEND\n'
         "docker stack deploy --resolve-image never -c /tmp/app.yml app",
     )
     ids = "docker service ps -q app_web app_db"
