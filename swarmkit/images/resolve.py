@@ -118,7 +118,9 @@ def found(reference: str, answer: Mapping[str, Any]) -> Image:
         }
         if platform not in platforms:
             platforms.append(platform)
-    return Image(reference if "@" in reference else f"{reference}@{digest}", tuple(platforms))
+    # An image's id, which has no tag, and a digest say already which image.
+    named = "@" not in reference and ":" in reference.rpartition("/")[2]
+    return Image(f"{reference}@{digest}" if named else reference, tuple(platforms))
 
 
 def placed(spec: Spec, image: Image) -> Spec:

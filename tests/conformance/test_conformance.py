@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from swarmkit.compose.convert import tagged
 from swarmkit.errors import SwarmkitError
+from swarmkit.images.resolve import found, placed
 from tests.conformance import compare, run
 from tests.conformance.differences import ACCEPTED, REFUSED, SENT, Difference
 from tests.conformance.generate import compose_files
@@ -68,6 +70,25 @@ def test_what_is_sent_for_thousands_of_generated_files_is_what_docker_sends(
     oracle: Oracle, batch: list[Any]
 ) -> None:
     assert not "\n".join(run.generated(oracle, batch))
+
+
+def test_an_image_is_resolved_as_docker_resolves_it(oracle: Oracle) -> None:
+    """`oracle` only says whether there is a client: this engine has images."""
+    digest = f"sha256:{'a' * 64}"
+    platforms = (
+        {"architecture": "amd64", "os": "linux"},
+        {"architecture": "arm", "os": "linux", "variant": "v7"},
+    )
+    file = run.FOLDER / "files" / "image-references.yml"
+    with Oracle(digest, platforms) as having_images:
+        answer = having_images.deploy(file, "st", run.ENVIRONMENT, resolve="always")
+    bodies, _ = compare.ours(file, "st", run.ENVIRONMENT)
+    for name, spec in bodies["services"].items():
+        written = spec["Labels"]["com.docker.stack.image"]
+        image = found(tagged(written), {"Descriptor": {"digest": digest}, "Platforms": platforms})
+        resolved = compare.normal({"services": {name: placed(spec, image)}})
+        docker = compare.normal({"services": {name: answer.bodies["services"][name]}})
+        assert compare.unlike(docker, resolved) == []
 
 
 # ---------------------------------------------------------------- the differences that are meant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,159 @@ def test_configs_that_no_service_uses_are_made_and_such_networks_are_not() -> No
     stack = desired("services: {web: {image: x}}\nnetworks: {n: }\nconfigs: {c: {content: x}}")
     assert [network.name for network in stack.networks] == ["st_default"]
     assert [config.name for config in stack.configs] == ["st_c"]
+
+
+# ---------------------------------------------------------------- what else Swarm takes
+
+
+def test_secrets_are_files_and_stay_out_of_sight() -> None:
+    value = "hunter2-hunter2"
+    project = parse(
+        "services: {web: {image: x, secrets: [s, {source: t, target: /t, uid: 5, mode: 0400}, e]}}\n"
+        "secrets: {s: {environment: S, labels: [a=b]}, t: {name: tee, driver: vault, driver_opts: {k: 1}},"
+        " e: {external: true}, unused: {environment: S, template_driver: golang}}",
+        "stack.yml",
+        FOLDER,
+        {"S": value},
+    )
+    stack = convert(project, "st")
+    assert stack.services[0].spec["TaskTemplate"]["ContainerSpec"]["Secrets"] == [
+        {"File": {"Name": "e", "UID": "0", "GID": "0", "Mode": 0o444}, "SecretName": "e"},
+        {"File": {"Name": "s", "UID": "0", "GID": "0", "Mode": 0o444}, "SecretName": "st_s"},
+        {"File": {"Name": "/t", "UID": "5", "GID": "0", "Mode": 0o400}, "SecretName": "tee"},
+    ]
+    ours = {"com.docker.stack.namespace": "st"}
+    data = base64.b64encode(value.encode()).decode()
+    assert [secret.body() for secret in stack.secrets] == [
+        {"Name": "st_s", "Labels": {"a": "b", **ours}, "Data": data},
+        {"Name": "tee", "Labels": ours, "Data": "", "Driver": {"Name": "vault", "Options": {"k": "1"}}},
+        {"Name": "st_unused", "Labels": ours, "Data": data, "Templating": {"Name": "golang"}},
+    ]
+    assert stack.external_secrets == ("e",)
+    for shown in (repr(project), repr(stack), str(stack.services)):
+        assert value not in shown
+        assert data not in shown
+
+
+@pytest.mark.parametrize(
+    ("deploy", "mode"),
+    [
+        ("{mode: replicated-job}", {"ReplicatedJob": {}}),
+        (
+            "{mode: replicated-job, replicas: 3}",
+            {"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 3}},
+        ),
+        ("{mode: global-job}", {"GlobalJob": {}}),
+        ("{replicas: 0}", {"Replicated": {"Replicas": 0}}),
+    ],
+)
+def test_modes(deploy: str, mode: dict[str, Any]) -> None:
+    assert spec(f"deploy: {deploy}")["Mode"] == mode
+
+
+def test_scale_is_another_word_for_replicas() -> None:
+    assert spec("scale: 4")["Mode"] == {"Replicated": {"Replicas": 4}}
+
+
+@pytest.mark.parametrize(
+    ("restart", "policy"),
+    [
+        ("always", {"Condition": "any"}),
+        ("unless-stopped", {"Condition": "any"}),
+        ("on-failure:3", {"Condition": "on-failure", "MaxAttempts": 3}),
+        ("on-failure", {"Condition": "on-failure", "MaxAttempts": 0}),
+        ("no", None),
+    ],
+)
+def test_restart_becomes_the_policy_that_comes_nearest(restart: str, policy: dict[str, Any] | None) -> None:
+    assert spec(f"restart: '{restart}'")["TaskTemplate"].get("RestartPolicy") == policy
+    own = f"restart: '{restart}', deploy: {{restart_policy: {{condition: none}}}}"
+    assert spec(own)["TaskTemplate"]["RestartPolicy"] == {"Condition": "none"}
+
+
+def test_a_credential_spec_from_a_config_is_named_until_ids_are_known() -> None:
+    found = container("credential_spec: {config: c}", "configs: {c: {content: x}}")
+    assert found["Privileges"]["CredentialSpec"] == {"Config": "st_c"}
+    assert found["Configs"] == [{"ConfigName": "st_c", "Runtime": {}}]
+
+
+def test_variables_are_sorted_by_the_whole_line() -> None:
+    assert container("environment: {A: x, A1: x, B: }")["Env"] == ["A1=x", "A=x", "B"]
+
+
+def test_tmpfs_becomes_mounts() -> None:
+    assert container("tmpfs: [/run, '/tmp:size=64m,mode=1777,ro']")["Mounts"] == [
+        {"Type": "tmpfs", "Target": "/run"},
+        {
+            "Type": "tmpfs",
+            "Target": "/tmp",
+            "ReadOnly": True,
+            "TmpfsOptions": {"SizeBytes": 64 * 1024**2, "Mode": 0o1777},
+        },
+    ]
+
+
+def test_the_rest_of_a_container() -> None:
+    found = container(
+        "stdin_open: true, tty: true, isolation: hyperv, sysctls: [a=1], oom_score_adj: -5, group_add: [5],"
+        " ulimits: {nofile: {soft: 1, hard: 2}, core: -1}, dns_search: a.example, dns_opt: [ndots:2]"
+    )
+    assert found["OpenStdin"]
+    assert found["TTY"]
+    assert found["Isolation"] == "hyperv"
+    assert found["Sysctls"] == {"a": "1"}
+    assert found["OomScoreAdj"] == -5
+    assert found["Groups"] == ["5"]
+    assert found["Ulimits"] == [
+        {"Name": "core", "Soft": -1, "Hard": -1},
+        {"Name": "nofile", "Soft": 1, "Hard": 2},
+    ]
+    assert found["DNSConfig"] == {"Search": ["a.example"], "Options": ["ndots:2"]}
+
+
+def test_the_volumes_of_a_stack_are_those_it_makes() -> None:
+    stack = desired(
+        "services: {web: {image: x, volumes: ['a:/a', 'b:/b', 'c:/c', /d, ./e:/e]}}\n"
+        "volumes: {a: , b: {name: bee}, c: {external: true}, unused: }"
+    )
+    assert stack.volumes == ("bee", "st_a")
+
+
+def test_dependencies_come_with_their_conditions() -> None:
+    web = desired(
+        "services: {web: {image: x, depends_on: {db: {condition: service_healthy}, job: {}}},"
+        " db: {image: y, depends_on: [job]}, job: {image: z}}"
+    ).services
+    assert [service.depends_on for service in web] == [
+        {"db": "service_healthy", "job": "service_started"},
+        {"job": "service_started"},
+        {},
+    ]
+
+
+def test_several_published_ports_may_lead_to_one() -> None:
+    ports = spec("ports: ['8000-8001:80']")["EndpointSpec"]["Ports"]
+    assert [(port["PublishedPort"], port["TargetPort"]) for port in ports] == [(8000, 80), (8001, 80)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a 'b  c' \"d e\"", ["a", "b  c", "d e"]),
+        ("a\\ b", ["a b"]),
+        ("a'b'\"c\"d", ["abcd"]),
+        ("a #b", ["a"]),
+        ("a#b '#c'", ["a#b", "#c"]),
+        ("\"a\\nb\" 'a\\nb'", ["anb", "a\\nb"]),
+        ("'' a", ["", "a"]),
+        ("  ", []),
+    ],
+)
+def test_a_command_is_split_as_docker_splits_it(line: str, words: list[str]) -> None:
+    service = parse(
+        yaml.safe_dump({"services": {"web": {"image": "x", "command": line}}}), "s.yml", FOLDER, {}
+    ).file.services["web"]
+    assert service.command == words
 
 
 # ---------------------------------------------------------------- routed services

@@ -94,3 +94,18 @@ def test_what_is_no_number_of_cpus_is_refused(value: object) -> None:
 def test_a_cpu_is_not_divided_further_than_the_engine_can() -> None:
     with pytest.raises(ValueError, match="billionths at most"):
         nano_cpus("0.0000000001")
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"), [(".5s", 500_000_000), ("1.s", 10**9), ("1\u03bcs", 1000), ("1.9ns1.9ns", 2)]
+)
+def test_durations_that_go_reads_too(text: str, nanoseconds: int) -> None:
+    assert duration(text) == nanoseconds
+
+
+def test_cpus_may_be_a_fraction() -> None:
+    assert nano_cpus("1/4") == 250_000_000
+    with pytest.raises(ValueError, match="expected a number of CPUs"):
+        nano_cpus("1/0")
+    with pytest.raises(ValueError, match="expected a number of CPUs"):
+        nano_cpus("1e999999999")
