@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swarmkit.cli.common import globals_of
 from swarmkit.cli.complete import scale_words, service_names
+from swarmkit.cli.logs import Follow, Since, Tail, Timestamps, Until, show_logs
+
+if TYPE_CHECKING:
+    from swarmkit.swarm import Service
+    from swarmkit.target import Swarm
 
 app = typer.Typer(help="Look at services and their tasks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -91,15 +96,22 @@ def ps(
 @app.command("logs")
 def logs(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="The service.", autocompletion=service_names)],
-    tail: Annotated[int, typer.Option("--tail", min=0, help="The last lines of each task.")] = 100,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="SERVICE…", help="The services.", autocompletion=service_names),
+    ],
+    follow: Follow = False,
+    since: Since = None,
+    until: Until = None,
+    tail: Tail = None,
+    timestamps: Timestamps = False,
 ) -> None:
-    """Print a service's log."""
-    from swarmkit.services.logs import log_lines, show_logs
+    """Print what services write, from all their nodes, in the order of time."""
     from swarmkit.swarm import find_service, services
-    from swarmkit.target import opened, resolve
 
-    given = globals_of(context)
-    with opened(resolve(given.inventory, given.engine), given.ui) as swarm:
-        found = find_service(services(swarm.engine), service)
-        show_logs(given.ui, log_lines(swarm.engine, [found], tail))
+    def find(swarm: Swarm) -> list[Service]:
+        known = services(swarm.engine)
+        # One that is named twice is shown once.
+        return list({one.id: one for one in (find_service(known, name) for name in names)}.values())
+
+    show_logs(globals_of(context), find, follow, since, until, tail, timestamps)
