@@ -27,6 +27,8 @@ from swarmkit.waiting import POLL_SECONDS, wait_for
 _ENTERED_STATES = ("running", "starting")
 # How long the engine takes to know how a command ended whose output has ended.
 _END_SECONDS = 10
+# How long it may take to tell a command that nobody reads what it writes.
+_PASS_ON_SECONDS = 5
 # The engine knows a size's terminal only once the command has started.
 _SIZE_TRIES = 20
 _CHUNK = 65536
@@ -234,7 +236,6 @@ def execute(
                         stderr.flush()
                     stdout.flush()
             except BrokenPipeError:
-                # Whoever reads our output has seen enough.
                 raise
             except BROKEN:
                 raise broke from None
@@ -299,6 +300,12 @@ def _signals(
     worker.start()
     try:
         yield
+    except BrokenPipeError:
+        # Nobody reads any more what the command writes; here too it would be told so.
+        told.put(signal.SIGPIPE)
+        told.put(None)
+        worker.join(_PASS_ON_SECONDS)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -303,11 +303,10 @@ class Seen:
     def rest(self) -> Range:
         """What to ask for after the stream has broken off."""
         self._again = Counter(key for _, _, key in self._recent)
-        if not self._recent:
+        if not self._newest:
             # Nothing was asked for of before, but the time in between was.
             return Range(since=self._start) if self._wanted.tail == 0 else self._wanted
-        oldest = moment(min(stamp for stamp, _, _ in self._recent))
-        since = min(oldest, moment(self._newest) - OVERLAP)
+        since = moment(self._newest) - OVERLAP
         return Range(since=max(since, self._wanted.since or since))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -247,6 +248,20 @@ def test_an_interruption_is_the_command_s_to_answer(lab: Lab, sk: Swarmkit) -> N
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "bye\n"
     assert process.returncode == 5
+
+
+def test_a_command_whose_output_nobody_reads_any_more_ends(lab: Lab, sk: Swarmkit) -> None:
+    command = shlex.join(sk.command("exec", "away.wn1", "-n", "--", "yes", "4712"))
+    done = subprocess.run(
+        f"{command} | head -n 1",
+        shell=True,
+        stdout=subprocess.PIPE,
+        timeout=30,
+        env=sk.environment,
+        check=False,
+    )
+    assert done.stdout == b"4712\n"
+    eventually(lambda: not processes(lab, "wn1", "yes 4712"), 10, "the command has ended in the container")
 
 
 def test_lines_of_several_nodes_are_shown_in_the_order_of_time(sk: Swarmkit) -> None:

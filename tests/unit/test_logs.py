@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -216,22 +219,30 @@ def followed(engine: FakeEngine, wanted: Range) -> list[LogLine]:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("123"), st.integers(0, 30)), max_size=40),
-    st.lists(st.integers(0, 40), max_size=5),
+    st.lists(st.tuples(st.sampled_from("123"), st.sampled_from([0, 0, 1, 9, 31])), max_size=30),
+    st.lists(st.integers(0, 12), max_size=5),
     st.sampled_from([None, 1000]),
+    st.sampled_from([1, 3, 1000]),
 )
 def test_following_through_streams_that_break_gives_every_line_once(
-    some: list[tuple[str, int]], cuts: list[int], tail: int | None
+    some: list[tuple[str, int]], cuts: list[int], tail: int | None, remembered: int
 ) -> None:
-    # One after the other; those of task 3 by a clock that is behind.
     now, frames = 0, []
-    for number, (task, wait) in enumerate(some):
+    for task, wait in some:
         now += wait
-        frames.append((STDOUT, message(task, now - (20 if task == "3" else 0), f"{number}\n")))
+        # Those of task 3 by a clock that is behind. Lines of one time and text are lines of their own.
+        frames.append((STDOUT, message(task, now - (20 if task == "3" else 0), "x\n")))
+    if remembered < len(frames):
+        # What is forgotten is told by its time alone.
+        frames = list(dict.fromkeys(frames))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "RETRY_SECONDS", 0)
+        patch.setattr(logs, "Seen", partial(Seen, remembered=remembered))
         found = followed(FakeEngine(frames, cuts), Range(tail=tail))
-    assert sorted(int(line.text) for line in found) == list(range(len(some)))
+    expected = [text.split() for _, text in frames]
+    assert Counter((line.time, line.task) for line in found) == Counter(
+        (time.decode(), details.decode().rpartition("=")[2]) for time, details, _ in expected
+    )
 
 
 def test_a_stream_is_taken_up_again_a_while_before_its_newest_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +274,34 @@ def test_without_lines_of_before_a_break_loses_none_of_since(monkeypatch: pytest
     monkeypatch.setattr(logs, "RETRY_SECONDS", 0)
     frames = [(STDOUT, message("1", second, f"{second}\n")) for second in (-1, 1)]
     assert [line.text for line in followed(FakeEngine(frames, [0]), Range(tail=0))] == ["1"]
+
+
+def test_what_was_before_the_time_asked_for_does_not_come_after_a_break(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "RETRY_SECONDS", 0)
+    frames = [(STDOUT, message("1", second, f"{second}\n")) for second in (-10, 1, 2)]
+    assert [line.text for line in followed(FakeEngine(frames, [1]), Range(since=NOW))] == ["1", "2"]
+
+
+def test_a_removed_service_is_followed_no_longer_though_its_stream_stays_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+
+    class Open(FakeEngine):
+        def get(self, path: str) -> Any:
+            return [] if path == "/services" else super().get(path)
+
+        def frames(self, *_: Any, **__: Any) -> Iterator[tuple[int, bytes]]:
+            yield from self.messages
+            ended.wait(60)
+
+    monkeypatch.setattr(logs, "WATCH_SECONDS", 0.01)
+    try:
+        assert [line.text for line in followed(Open([(STDOUT, message("1", 1, "x\n"))]), ALL)] == ["x"]
+    finally:
+        ended.set()
 
 
 def test_memory_of_what_has_come_is_bounded() -> None:
