@@ -167,6 +167,11 @@ class Engine:
                 f"the Docker Engine does not answer: {_short(error)}", where=self.name
             ) from None
 
+    @property
+    def can_end_input(self) -> bool:
+        """Whether the input of such a stream can end before its output; Python's TLS ends both at once."""
+        return not str(self.api.base_url).startswith("https://")
+
     def _url_of(self, path: str) -> str:
         return f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import socket
-import ssl
 import struct
 from collections.abc import Iterator
 from http.client import parse_headers
@@ -80,11 +79,6 @@ class Duplex:
             connection.close()
             raise
         return stream
-
-    @property
-    def can_end_input(self) -> bool:
-        """Whether the input can end before the output does; Python's TLS ends both at once."""
-        return not isinstance(self._socket, ssl.SSLSocket)
 
     def __enter__(self) -> Self:
         return self

@@ -159,7 +159,8 @@ def _why_none(every: Sequence[Task]) -> str:
     if not every:
         return ": it has none"
     newest = max(every, key=lambda task: task.created)
-    return f": the newest is {newest.state}" + (f" ({newest.error})" if newest.error else "")
+    state = "being stopped" if newest.is_leaving else newest.state
+    return f": the newest is {state}" + (f" ({newest.error})" if newest.error else "")
 
 
 def engine_of(swarm: Swarm, node: Node) -> Engine:
@@ -197,48 +198,51 @@ def execute(
 
     The terminal `stdin` is raw while it runs where the command has one, and restored on every way out.
     `kill(pid, number)` passes a signal on to a process of the machine; without it, a signal ends us alone.
-    Raises EngineError where the engine refuses, Unreachable where the connection breaks.
+    Raises UsageError for input that could not end, EngineError where the engine refuses, Unreachable where
+    the connection breaks, and OSError where our output does.
     """
     from swarmkit.remote.channels import BROKEN
     from swarmkit.remote.streams import STDERR, Demultiplexer
 
+    if command.stdin and not command.tty and not engine.can_end_input:
+        raise UsageError(
+            "the end of the input cannot be passed on over TLS",
+            where="--engine",
+            hint="use ssh://, or give no input: --no-stdin",
+        )
     ident = engine.post(f"/containers/{container}/exec", command.body)["Id"]
     broke = Unreachable(
         "the connection ended before the command did, which may go on there", where=engine.name
     )
     with engine.upgrade(f"/exec/{ident}/start", {"Detach": False, "Tty": command.tty}) as stream:
-        if command.stdin and not command.tty and not stream.can_end_input:
-            raise UsageError(
-                "the end of the input cannot be passed on over TLS",
-                where="--engine",
-                hint="use ssh://, or give no input: --no-stdin",
-            )
 
         def send() -> None:
             with suppress(*BROKEN):
                 while data := os.read(stdin, _CHUNK):
                     stream.sendall(data)
-                if stream.can_end_input:
+                if engine.can_end_input:
                     stream.end_input()
+
+        def received() -> Iterator[bytes]:
+            try:
+                while data := stream.recv(_CHUNK):
+                    yield data
+            except BROKEN:
+                raise broke from None
 
         frames = Demultiplexer()
         with _raw(stdin, command.tty), _signals(engine, ident, command.tty, stdin, kill):
             if command.stdin:
                 # Left behind where it waits for a key that nobody presses.
                 threading.Thread(target=send, daemon=True).start()
-            try:
-                while data := stream.recv(_CHUNK):
-                    if command.tty:
-                        stdout.write(data)
-                    else:
-                        for kind, payload in frames.feed(data):
-                            (stderr if kind == STDERR else stdout).write(payload)
-                        stderr.flush()
-                    stdout.flush()
-            except BrokenPipeError:
-                raise
-            except BROKEN:
-                raise broke from None
+            for data in received():
+                if command.tty:
+                    stdout.write(data)
+                else:
+                    for kind, payload in frames.feed(data):
+                        (stderr if kind == STDERR else stdout).write(payload)
+                    stderr.flush()
+                stdout.flush()
     wait_for(lambda: not engine.get(f"/exec/{ident}/json")["Running"], _END_SECONDS, lambda: broke)
     return int(engine.get(f"/exec/{ident}/json")["ExitCode"])
 
@@ -300,8 +304,8 @@ def _signals(
     worker.start()
     try:
         yield
-    except BrokenPipeError:
-        # Nobody reads any more what the command writes; here too it would be told so.
+    except OSError:
+        # What the command writes cannot be written here: nobody reads it any more, or a disk is full.
         told.put(signal.SIGPIPE)
         told.put(None)
         worker.join(_PASS_ON_SECONDS)

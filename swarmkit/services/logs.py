@@ -109,7 +109,9 @@ class Names:
             try:
                 slot = Task.of(self._engine().get(f"/tasks/{task_id}")).slot
                 self._places[task_id] = str(slot) if slot is not None else self.node(node_id)
-            except EngineError:
+            except EngineError as error:
+                if error.status != 404:
+                    raise
                 # The swarm has forgotten the task, but its lines are still there.
                 self._places[task_id] = task_id[:8]
             _trim(self._places)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
-from swarmkit.errors import Unreachable
+from swarmkit.errors import Unreachable, UsageError
 from swarmkit.images.base import ensure_base
 from swarmkit.inventory import load
 from swarmkit.remote import Engine, EngineError, Fleet
@@ -124,6 +126,38 @@ def test_user_folder_and_variables_are_those_asked_for(docker_engine: None, cont
     assert execute(found, container, what, stdout=out, stderr=io.BytesIO()) == 0
     assert out.getvalue() == b"65534 /usr b c\n"
     found.close()
+
+
+def test_output_that_cannot_be_written_is_no_fault_of_the_connection(
+    docker_engine: None, container: str
+) -> None:
+    found, ended = Engine.at(SOCKET), []
+    what = Command(["sh", "-c", "echo a dump; exec sleep 60"], tty=False, stdin=False)
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        execute(
+            found,
+            container,
+            what,
+            kill=lambda _pid, number: ended.append(number),
+            stdout=cast("BinaryIO", full),
+            stderr=io.BytesIO(),
+        )
+    assert ended == [signal.SIGPIPE]
+    found.close()
+
+
+def test_input_that_could_not_end_is_refused_before_anything_runs() -> None:
+    class Tls:
+        can_end_input = False
+
+    with pytest.raises(UsageError, match="over TLS"):
+        execute(
+            cast("Engine", Tls()),
+            "c",
+            Command(["cat"], tty=False),
+            stdout=io.BytesIO(),
+            stderr=io.BytesIO(),
+        )
 
 
 def test_a_container_that_is_not_there_is_the_engine_s_error(engine: Engine) -> None:

@@ -91,7 +91,7 @@ def test_a_task_that_waits_for_its_health_check_can_be_entered_but_is_not_prefer
 def test_a_task_that_is_told_to_stop_is_not_entered() -> None:
     old = task(1, "m1", desired="shutdown")
     assert entered("web.1", [old, task(1, "wn2")])[1] == "wn2"
-    assert "no task of it runs" in str(refused("web.1", [old]))
+    assert "no task of it runs: the newest is being stopped" in str(refused("web.1", [old]))
 
 
 def test_an_unknown_slot_is_refused_with_those_that_run() -> None:
