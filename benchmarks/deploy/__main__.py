@@ -41,8 +41,8 @@ _SERVICES = f"docker service ls --filter label=com.docker.stack.namespace={STACK
 _WAIT = (
     f"until {_SERVICES} --format '{{{{.Replicas}}}}' | awk -F/ '$1 != $2 {{ exit 1 }}'; do sleep 0.05; done"
 )
+# Of a node: ends when nothing of the stack is left there.
 _GONE = (
-    f"docker stack rm {STACK} >/dev/null 2>&1; "
     f"while docker network inspect {STACK}_default >/dev/null 2>&1 "
     f'|| [ -n "$(docker ps -qa --filter label=com.docker.stack.namespace={STACK})" ]; do sleep 0.2; done'
 )
@@ -148,6 +148,12 @@ class Bench:
         if said != ["1/1"] * services:
             raise Failed(f"{said.count('1/1')} of {services} services run")
 
+    def clear(self) -> None:
+        """Remove the stack, and wait until no node has anything of it: what is left hinders the next run."""
+        self.run(self.on(self.manager, f"docker stack rm {STACK}"))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda host: self.run(self.on(host.name, _GONE)), self.lab.hosts))
+
     def detach(self) -> str:
         """docker's option to wait, if its version has one."""
         known = "--detach" in self.output(self.on(self.manager, "docker stack deploy --help"))
@@ -187,7 +193,7 @@ def measure(bench: Bench, image: str, services: int, rounds: int) -> Runs:
                 bench.is_up(services)
             if name != "running":
                 note(f"{name} again", bench.run(every[name]))
-            bench.run(bench.on(bench.manager, _GONE))
+            bench.clear()
     return runs
 
 
