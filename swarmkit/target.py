@@ -42,6 +42,18 @@ class Swarm:
     engine: Engine
     fleet: Fleet | None = None
 
+    def reopened(self) -> Engine:
+        """The engine of a manager that answers now, after the one that was used has broken off.
+
+        Raises Unreachable where none does.
+        """
+        from swarmkit.cluster.managers import manager_engine
+
+        if self.fleet is not None:
+            return manager_engine(self.fleet)
+        self.engine.get("/info")
+        return self.engine
+
 
 def resolve(inventory: Path | None, engine: str | None, *, hosts_needed: bool = False) -> Target:
     """The target by the order above. With `hosts_needed` only an inventory will do.

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.bootstrap.candidates import CANDIDATES, Candidate, install_rivals
 from benchmarks.bootstrap.labs import Failed, Lab, lab, settle
+from benchmarks.sizes import sizes
 
 RUN_SECONDS = 900
 LAB_NAME = "bench-bootstrap"
@@ -121,15 +122,6 @@ def table(times: Mapping[tuple[int, str, str], Sequence[float]], names: Sequence
     return "\n".join(lines)
 
 
-def _sizes(text: str) -> list[tuple[int, int | None]]:
-    """`3,8,20:1`: numbers of nodes, each with its own number of rounds if need be."""
-    sizes = []
-    for part in text.split(","):
-        nodes, _, rounds = part.partition(":")
-        sizes.append((int(nodes), int(rounds) if rounds else None))
-    return sizes
-
-
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(
@@ -138,7 +130,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = ",".join(each.name for each in CANDIDATES)
-    parser.add_argument("--nodes", type=_sizes, default="3,8,20:1", help="N[:ROUNDS],… (3,8,20:1)")
+    parser.add_argument("--nodes", type=sizes, default="3,8,20:1", help="N[:ROUNDS],… (3,8,20:1)")
     parser.add_argument("--rounds", type=int, default=3, help="fresh runs of each candidate (3)")
     parser.add_argument("--repeats", type=int, default=5, help="no-op runs of each, a round (5)")
     parser.add_argument("--only", default=known, help=f"candidates ({known})")

@@ -66,6 +66,8 @@ def _globals(
 # Global options that take a value, and those that do not.
 _WITH_VALUE = ("-i", "--inventory", "--engine", "-o", "--output")
 _FLAGS = ("-y", "--yes", "-v", "--verbose")
+# docker's habit for a terminal, in `exec`; no inventory is called "t".
+_HABIT = "-it"
 # With the value in the same word: `--output=json`, `-ojson`. No command has short options of its own
 # that begin so.
 _ATTACHED = (*(f"{name}=" for name in _WITH_VALUE if name.startswith("--")), "-o", "-i")
@@ -86,7 +88,7 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
         if argument in _WITH_VALUE:
             front += [argument, *queue[:1]]
             queue = queue[1:]
-        elif argument in _FLAGS or argument.startswith(_ATTACHED):
+        elif argument in _FLAGS or (argument.startswith(_ATTACHED) and argument != _HABIT):
             front.append(argument)
         else:
             rest.append(argument)

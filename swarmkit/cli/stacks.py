@@ -11,6 +11,7 @@ import typer
 
 from swarmkit.cli.common import BreakLock, Detailed, DryRun, Globals, LockWait, confirm_target, globals_of
 from swarmkit.cli.complete import running_stacks, stack_names
+from swarmkit.cli.logs import Follow, Since, Tail, Timestamps, Until, show_logs
 from swarmkit.errors import Exit, SwarmkitError, UsageError
 
 if TYPE_CHECKING:
@@ -648,12 +649,11 @@ def ps(
 def logs(
     context: typer.Context,
     stack: Instance,
-    tail: Annotated[int, typer.Option("--tail", min=0, help="The last lines of each service.")] = 100,
+    follow: Follow = False,
+    since: Since = None,
+    until: Until = None,
+    tail: Tail = None,
+    timestamps: Timestamps = False,
 ) -> None:
-    """Print the logs of a stack's services."""
-    from swarmkit.services.logs import log_lines, show_logs
-    from swarmkit.target import opened, resolve
-
-    given = globals_of(context)
-    with opened(resolve(given.inventory, given.engine), given.ui) as swarm:
-        show_logs(given.ui, log_lines(swarm.engine, _known(swarm, stack), tail))
+    """Print what a stack's services write, from all their nodes, in the order of time."""
+    show_logs(globals_of(context), lambda swarm: _known(swarm, stack), follow, since, until, tail, timestamps)

@@ -167,7 +167,16 @@ class Connection(RootShell):
         )
 
     def start(self, command: str) -> Channel:
-        channel: paramiko.Channel = self.open().transport.open_session(timeout=CONNECT_SECONDS)
+        opened = self.open()
+        try:
+            channel: paramiko.Channel = opened.transport.open_session(timeout=CONNECT_SECONDS)
+        except paramiko.ChannelException:
+            # Refused, by a server that is there.
+            raise
+        except paramiko.SSHException:
+            # Dead, though it may look open for a quarter of an hour: the next one who asks gets another.
+            _end(opened.client)
+            raise
         channel.exec_command(command)
         return channel
 

@@ -7,7 +7,6 @@ Engine API's own JSON: the SDK's typed helpers lack fields that Swarm has.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     import docker
     import requests
 
+    from swarmkit.remote.streams import Duplex
+
 # The newest version whose bodies we know; the engine's own is used where that is older.
 NEWEST_API = "1.45"
 # A request waits for the engine, which may itself wait for a registry or for a quorum.
 TIMEOUT_SECONDS = 120
 # The SDK insists on a port; nothing listens there, and the name is never looked up.
 _URL = "http://engine:2375"
-
-_FRAME_HEADER = struct.Struct(">B3xI")
 
 Params = Mapping[str, str | int | bool]
 
@@ -140,21 +139,50 @@ class Engine:
         """DELETE."""
         self._request("DELETE", path, params)
 
-    def frames(self, path: str, params: Params | None = None) -> Iterator[bytes]:
-        """The payloads of a multiplexed stream, such as logs (Engine API, "Stream format").
+    def frames(
+        self, path: str, params: Params | None = None, *, multiplexed: bool = True
+    ) -> Iterator[tuple[int, bytes]]:
+        """The payloads of a stream, such as logs, each with its kind (`streams.STDOUT` …).
 
-        The SDK can read these from sockets only.
+        What has a terminal is not multiplexed: its payloads are cut anywhere. The SDK can read such
+        streams from sockets only. Raises Unreachable where it breaks off or is silent for TIMEOUT_SECONDS.
         """
         from swarmkit.remote.channels import BROKEN
+        from swarmkit.remote.streams import STDOUT, Demultiplexer
 
         answer = self._request("GET", path, params, stream=True)
+        frames = Demultiplexer()
         with answer:
             try:
-                while len(header := answer.raw.read(_FRAME_HEADER.size)) == _FRAME_HEADER.size:
-                    _kind, size = _FRAME_HEADER.unpack(header)
-                    yield answer.raw.read(size)
+                for data in answer.iter_content(None):
+                    if multiplexed:
+                        yield from frames.feed(data)
+                    else:
+                        yield STDOUT, data
             except BROKEN as error:
                 raise Unreachable(f"the Docker Engine broke off: {_short(error)}", where=self.name) from None
+
+    def upgrade(self, path: str, body: object) -> Duplex:
+        """POST a JSON body; the connection then is a stream both ways, to be closed by the caller."""
+        from swarmkit.remote.channels import BROKEN
+        from swarmkit.remote.streams import Duplex, Refused
+
+        try:
+            return Duplex.post(self.api, self._url_of(path), body)
+        except Refused as error:
+            raise EngineError(str(error), error.status, where=self.name) from None
+        except BROKEN as error:
+            raise Unreachable(
+                f"the Docker Engine does not answer: {_short(error)}", where=self.name
+            ) from None
+
+    @property
+    def can_end_input(self) -> bool:
+        """Whether the input of such a stream can end before its output; Python's TLS ends both at once."""
+        return not str(self.api.base_url).startswith("https://")
+
+    def _url_of(self, path: str) -> str:
+        return f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
 
     def _request(
         self,
@@ -167,11 +195,10 @@ class Engine:
     ) -> requests.Response:
         from swarmkit.remote.channels import BROKEN
 
-        url = f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
         try:
             answer = self.api.request(
                 method,
-                url,
+                self._url_of(path),
                 params=params,
                 json=body,
                 timeout=TIMEOUT_SECONDS,

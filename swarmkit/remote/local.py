@@ -75,6 +75,13 @@ class LocalChannel(socket.socket):
     def eof_received(self) -> bool:
         return self._process.poll() is not None
 
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        try:
+            return super().recv(size, flags)
+        except ConnectionResetError:
+            # All that it wrote has been read; it ended without reading all that it was given (unix(7)).
+            return b""
+
     def recv_stderr_ready(self) -> bool:
         return bool(select.select([self._errors], [], [], 0)[0])
 

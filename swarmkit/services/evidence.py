@@ -116,7 +116,7 @@ class Examiner:
     def _log(self, task: Task) -> list[str]:
         wanted = {"stdout": True, "stderr": True, "tail": LOG_LINES}
         frames = self._engine.frames(f"/tasks/{task.id}/logs", wanted)
-        text = b"".join(frames).decode(errors="replace")
+        text = b"".join(payload for _, payload in frames).decode(errors="replace")
         return [line.rstrip() for line in text.split("\n") if line.strip()][-LOG_LINES:]
 
     def _registry(self, image: str) -> str:

@@ -7,6 +7,7 @@ a terminal only. rich is imported where it is used: it costs more than most comm
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,15 @@ class Ui:
     @property
     def is_json(self) -> bool:
         return self.output is Output.JSON
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether results may be coloured: on a terminal that can, unless NO_COLOR says not to."""
+        return (
+            self._stdout.isatty()
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM", "dumb") != "dumb"
+        )
 
     def say(self, text: str) -> None:
         """A line of progress."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -355,6 +356,31 @@ def test_silence_ends_a_script_and_any_output_does_not(
         assert connection.run("for i in 1 2 3 4; do sleep 0.4; echo . >&2; done", timeout=1).status == 0
         with pytest.raises(OperationFailed, match="no output for"):
             connection.run("sleep 60", timeout=0.5)
+
+
+def test_a_connection_that_is_dead_but_looks_open_is_made_again(
+    user_home: Path, key: Path, serve: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve("m1", key)
+    inventory = cluster(user_home, one(server, key=key))
+    with Fleet(inventory) as fleet:
+        connection = fleet.connection(inventory.hosts[0])
+        assert connection.run("true").status == 0
+        # As where a laptop slept, or the machine's power was cut: nothing is closed, and nothing comes.
+        listed = ["pgrep", "-P", str(server.process.pid)]
+        sessions = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+        try:
+            for session in sessions:
+                os.kill(int(session), signal.SIGSTOP)
+            with monkeypatch.context() as patch:
+                patch.setattr("swarmkit.remote.connection.CONNECT_SECONDS", 0.5)
+                with pytest.raises(Unreachable, match="the connection broke"):
+                    connection.run("true")
+            assert connection.run("true").status == 0
+            assert server.logins == 2
+        finally:
+            for session in sessions:
+                os.kill(int(session), signal.SIGCONT)
 
 
 def test_an_unknown_host_key_is_refused_or_recorded(

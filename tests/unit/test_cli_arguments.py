@@ -22,6 +22,7 @@ from swarmkit.swarm import Service
         (["-y", "reset"], ["-y", "reset"]),
         (["status", "-o"], ["-o", "status"]),
         (["status", "-ojson", "-iother.yml"], ["-ojson", "-iother.yml", "status"]),
+        (["exec", "-it", "web", "--", "sh"], ["exec", "-it", "web", "--", "sh"]),
     ],
 )
 def test_global_options_may_stand_anywhere_before_a_double_dash(

@@ -1,0 +1,1 @@
+"""Deploying a stack: swarmkit beside `docker stack deploy`, on one lab."""
