@@ -25,6 +25,7 @@ from swarmkit.deploy.plan import (
     LiveStack,
     Plan,
     as_desired,
+    at_live_scale,
     dependencies,
     is_job,
     only,
@@ -51,6 +52,7 @@ from swarmkit.services.converge import (
     Baseline,
     ServiceProgress,
     Verdict,
+    Watch,
     baseline,
     converge,
     read,
@@ -193,11 +195,11 @@ def prepare(
     }
     stand_ins = dict.fromkeys(builds(project), NOT_BUILT) | dict(images or {})
     # Whatever can be refused is, before anything is built.
+    live = observe(engine, stack)
     whole = convert(project, stack, Context(images=stand_ins))
-    _check(engine, ui, only(whole, chosen) if chosen else whole)
+    _check(engine, ui, at_live_scale(only(whole, chosen) if chosen else whole, live))
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = convert(project, stack, Context(images={**stand_ins, **built}))
-    live = observe(engine, stack)
     if not chosen and not prune and (left := orphans(desired, live)):
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
     desired = only(desired, chosen) if chosen else desired
@@ -334,6 +336,7 @@ class _Run:
         ids = {kind: _ids(self.engine, kind) for kind in ("config", "secret")}
         known = {one.name: one.id for one in services(self.engine, self.prepared.stack)}
         asked: set[str] = set()
+        watch = Watch(before)
         while waiting:
             needed = {one for name in waiting for one in wanted.get(name, {}) if one in known} - set(waiting)
             states = {
@@ -354,11 +357,18 @@ class _Run:
                 for name in sorted(needed - asked):
                     self.ui.say(f"  waiting for {name}")
                 asked |= needed
-                failed = [known[name] for name in needed if states[name][1].verdict is Verdict.FAILED]
-                if failed or time.monotonic() > deadline:
+                now = time.monotonic()
+                failed = [known[one] for one in needed if watch.judge(*states[one], now) is Verdict.FAILED]
+                if failed or now > deadline:
                     # It looks again, and says why.
-                    those = failed or [known[name] for name in needed]
-                    converge(self.engine, those, self.ui, timeout=0, before=before, fleet=self.fleet)
+                    converge(
+                        self.engine,
+                        failed or [known[name] for name in needed],
+                        self.ui,
+                        timeout=max(0.0, deadline - now),
+                        before=before,
+                        fleet=self.fleet,
+                    )
                 time.sleep(POLL_SECONDS)
                 continue
             self.lock.check()

@@ -39,9 +39,9 @@ class Manager:
             raise answer
         return answer
 
-    def frames(self, path: str, _params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+    def frames(self, path: str, _params: Mapping[str, Any] | None = None) -> Iterator[tuple[int, bytes]]:
         self.asked.append(path)
-        yield self.log
+        yield 1, self.log
 
 
 VIEW = View([node("n1"), node("n2")])

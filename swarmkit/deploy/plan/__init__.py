@@ -19,7 +19,7 @@ The rules:
 from swarmkit.deploy.plan.contents import config_version, secret_hash
 from swarmkit.deploy.plan.model import Change, LiveStack, Plan, name_of, removal, snapshot, with_ids
 from swarmkit.deploy.plan.order import Dependencies, dependencies, waves
-from swarmkit.deploy.plan.services import fingerprint, is_job
+from swarmkit.deploy.plan.services import at_live_scale, fingerprint, is_job
 from swarmkit.deploy.plan.stack import as_desired, only, orphans, plan_return, plan_stack, result
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "LiveStack",
     "Plan",
     "as_desired",
+    "at_live_scale",
     "config_version",
     "dependencies",
     "fingerprint",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swarmkit.compose.convert import BUILT_IN_NETWORKS, DesiredService, Spec
+from swarmkit.compose.convert import BUILT_IN_NETWORKS, DesiredService, DesiredStack, Spec
 from swarmkit.deploy.plan.differences import differences, readable
 from swarmkit.deploy.plan.model import Change, Fields, LiveStack, name_of, removal, targets
 from swarmkit.names import REPLICAS_LABEL, SPEC_LABEL
@@ -128,6 +128,16 @@ def _made_again(spec: Spec, found: Mapping[str, Any], fields: Fields) -> Iterato
     note = _JOB_NOTE if is_job(spec) else ""
     yield replace(removal("service", found), fields=fields, early=True, note="it is made again")
     yield Change("service", spec["Name"], "create", fields or _first_fields(spec), spec, note=note)
+
+
+def at_live_scale(desired: DesiredStack, live: LiveStack) -> DesiredStack:
+    """The stack with the numbers of replicas that its plan sends."""
+    by_name = {name_of(service): service["Spec"] for service in live.services}
+    services = tuple(
+        replace(one, spec=_with_live_scale(stamped(one), by_name[one.name])) if one.name in by_name else one
+        for one in desired.services
+    )
+    return replace(desired, services=services)
 
 
 def _with_live_scale(spec: Spec, held: Mapping[str, Any]) -> Spec:
