@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
     from swarmkit.ui import Ui
+
+
+class ResolveImage(Enum):
+    """docker's choices, for Typer; `swarmkit.images.resolve.Resolve` says what they mean."""
+
+    ALWAYS = "always"
+    CHANGED = "changed"
+    NEVER = "never"
+
 
 app = typer.Typer(
     help="Deploy stacks of the catalogue, or your own Compose files.",
@@ -143,6 +153,10 @@ def up(
             help="Make new versions of secrets that swarmkit has not made and so cannot compare.",
         ),
     ] = False,
+    resolve_image: Annotated[
+        ResolveImage,
+        typer.Option("--resolve-image", help="When to ask registries for digests and platforms of images."),
+    ] = ResolveImage.ALWAYS,
     no_rollback: Annotated[
         bool, typer.Option("--no-rollback", help="Leave a deployment that fails as it is.")
     ] = False,
@@ -189,6 +203,7 @@ def up(
                 prune=prune and is_wanted,
                 replace_secrets=replace_secrets and is_wanted,
                 chosen=only or () if is_wanted else (),
+                resolve_image=resolve_image.value,
             )
             plan = prepared.plan
             if not dry_run:

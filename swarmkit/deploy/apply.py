@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from swarmkit.compose.load import Project
 from swarmkit.deploy import history
 from swarmkit.deploy.builder import NOT_BUILT, build_images
 from swarmkit.deploy.history import Revision
+from swarmkit.deploy.pinning import pinned, pins
 from swarmkit.deploy.plan import (
     Change,
     Dependencies,
@@ -46,6 +48,8 @@ from swarmkit.errors import (
     SwarmkitError,
     raise_all,
 )
+from swarmkit.images.credentials import Credentials
+from swarmkit.images.resolve import Resolve, needs_credentials
 from swarmkit.names import STACK_LABEL
 from swarmkit.remote import Engine, EngineError, Fleet, while_stale
 from swarmkit.services.converge import (
@@ -155,6 +159,7 @@ class Prepared:
     planner: Callable[[LiveStack], Plan] = field(repr=False)
     live: LiveStack = field(repr=False)
     plan: Plan
+    credentials: Credentials = field(default_factory=Credentials)
 
     @property
     def stack(self) -> str:
@@ -180,14 +185,17 @@ def prepare(
     replace_secrets: bool = False,
     chosen: Sequence[str] = (),
     images: Mapping[str, str] | None = None,
+    resolve_image: Resolve = "always",
 ) -> Prepared:
     """Plan to make the swarm run `project` as `stack`. Nothing of the swarm's services is touched.
 
     `chosen` are the only services to deploy, by their names in the file; all of them where there is none.
     Images with `build:` are built and pushed, but in a dry run; `images` are those known already, by
-    service. Raises UsageError for what the swarm lacks, and for routes that it cannot have.
+    service. `resolve_image` says when registries are asked for the digests of the others, as in docker.
+    Raises UsageError for what the swarm lacks, and for routes that it cannot have.
     """
     engine = swarm.engine
+    credentials = Credentials.read(os.environ)
     sources = {
         service: source
         for service, source in builds(project).items()
@@ -197,17 +205,21 @@ def prepare(
     # Whatever can be refused is, before anything is built.
     live = observe(engine, stack)
     whole = convert(project, stack, Context(images=stand_ins))
-    _check(engine, ui, at_live_scale(only(whole, chosen) if chosen else whole, live))
+    whole = only(whole, chosen) if chosen else whole
+    found, unresolved = pins(engine, whole, live, resolve_image, credentials, stand_ins)
+    for warning in unresolved:
+        ui.warn(warning)
+    _check(engine, ui, at_live_scale(pinned(whole, found), live))
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = convert(project, stack, Context(images={**stand_ins, **built}))
     if not chosen and not prune and (left := orphans(desired, live)):
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
-    desired = only(desired, chosen) if chosen else desired
+    desired = pinned(only(desired, chosen) if chosen else desired, found)
 
     def planner(live: LiveStack) -> Plan:
         return plan_stack(desired, live, prune=prune, replace_secrets=replace_secrets)
 
-    return Prepared(desired, planner, live, planner(live))
+    return Prepared(desired, planner, live, planner(live), credentials)
 
 
 def prepare_return(engine: Engine, stack: str, number: int | None) -> Prepared:
@@ -221,7 +233,7 @@ def prepare_return(engine: Engine, stack: str, number: int | None) -> Prepared:
     def planner(live: LiveStack) -> Plan:
         return plan_return(stack, to, live)
 
-    return Prepared(as_desired(stack, to), planner, live, planner(live))
+    return Prepared(as_desired(stack, to), planner, live, planner(live), Credentials.read(os.environ))
 
 
 def carry_out(
@@ -377,11 +389,17 @@ class _Run:
                 self.ui.say(f"  {describe(change)}")
             with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
                 bodies = [with_ids(one.spec or {}, ids["config"], ids["secret"]) for one in ready]
-                answers = list(pool.map(lambda one, body: _send(self.engine, one, body), ready, bodies))
+                answers = list(pool.map(self._send_service, ready, bodies))
             known |= {
                 change.name: change.live_id or answer["ID"]
                 for change, answer in zip(ready, answers, strict=True)
             }
+
+    def _send_service(self, change: Change, body: Mapping[str, Any]) -> Any:
+        headers: Mapping[str, str] = {}
+        if needs_credentials(body, change.replaces):
+            headers = self.prepared.credentials.headers(body["TaskTemplate"]["ContainerSpec"]["Image"])
+        return _send(self.engine, change, body, headers)
 
     def _remove(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -475,22 +493,30 @@ def _check(engine: Engine, ui: Ui, desired: DesiredStack) -> None:
     raise_all(errors)
 
 
-def _send(engine: Engine, change: Change, body: Mapping[str, Any] | None) -> Any:
+def _send(
+    engine: Engine, change: Change, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
+) -> Any:
     """Make or change one thing; the engine's answer."""
     if change.action == "create":
-        return engine.post(f"/{change.kind}s/create", body)
+        return engine.post(f"/{change.kind}s/create", body, headers=headers)
     path = f"/{change.kind}s/{change.live_id}"
     assert change.version is not None
     try:
-        return engine.post(f"{path}/update", body, {"version": change.version})
+        return engine.post(f"{path}/update", body, {"version": change.version}, headers=headers)
     except EngineError as error:
         if not error.is_stale:
             raise
-    return _send_again(engine, change, path, body)
+    return _send_again(engine, change, path, body, headers)
 
 
 @while_stale
-def _send_again(engine: Engine, change: Change, path: str, body: Mapping[str, Any] | None) -> Any:
+def _send_again(
+    engine: Engine,
+    change: Change,
+    path: str,
+    body: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+) -> Any:
     """Update what has another version than the plan knows, if it still is what the plan is for.
 
     The swarm itself gives a service another version at each turn of an update that goes on.
@@ -500,7 +526,7 @@ def _send_again(engine: Engine, change: Change, path: str, body: Mapping[str, An
         raise OperationFailed(
             "someone else changed it at the same time", where=change.name, hint="run the command again"
         )
-    return engine.post(f"{path}/update", body, {"version": now["Version"]["Index"]})
+    return engine.post(f"{path}/update", body, {"version": now["Version"]["Index"]}, headers=headers)
 
 
 def _ids(engine: Engine, kind: str) -> dict[str, str]:

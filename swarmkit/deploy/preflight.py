@@ -8,7 +8,7 @@ group of services may need more of a resource than there is on the nodes that th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from swarmkit.compose.convert import DesiredService, DesiredStack
@@ -44,7 +44,6 @@ class Surroundings:
     """The swarm that a stack is to come into.
 
     `tasks` are all that should run; `networks`, `configs` and `secrets` the names of those that there are.
-    `images` says of images that a manager asked the registry for in vain, by reference, what it answered.
     """
 
     nodes: Sequence[Node] = ()
@@ -53,7 +52,6 @@ class Surroundings:
     networks: frozenset[str] = frozenset()
     configs: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
-    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,6 @@ def preflight(desired: DesiredStack, around: Surroundings) -> list[Finding]:
         *_placement(wanted, around.nodes),
         *_room(desired.name, [one for one in wanted if one.allowed], left),
         *_ports(desired, around.services),
-        *_images(desired, around.images),
     ]
 
 
@@ -251,7 +248,7 @@ def _nodes(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 
-# ---------------------------------------------------------------- ports and images
+# ---------------------------------------------------------------- ports
 
 
 def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
@@ -280,30 +277,13 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
         holders.append((service.name, service.spec, False))
 
 
-def _images(desired: DesiredStack, images: Mapping[str, str]) -> Iterator[Finding]:
-    for service in desired.services:
-        image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
-        if image in images:
-            yield Finding(
-                Severity.WARNING,
-                service.name,
-                f"a manager cannot get {image} from its registry: {images[image]}",
-                "only nodes that have it already, or that the registry lets in, can run it",
-            )
-
-
 # ---------------------------------------------------------------- reading
 
 
-def refusals(
-    engine: Engine, ui: Ui, desired: DesiredStack, images: Mapping[str, str] | None = None
-) -> list[SwarmkitError]:
-    """What keeps the stack from being deployed, all of it at once; warnings are said.
-
-    `images` are those that the registry was asked for in vain, as in `Surroundings`.
-    """
+def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitError]:
+    """What keeps the stack from being deployed, all of it at once; warnings are said."""
     errors: list[SwarmkitError] = []
-    for finding in preflight(desired, _surroundings(engine, desired, images or {})):
+    for finding in preflight(desired, _surroundings(engine, desired)):
         if finding.severity is Severity.ERROR:
             errors.append(UsageError(finding.message, where=finding.where, hint=finding.hint))
         else:
@@ -311,7 +291,7 @@ def refusals(
     return errors
 
 
-def _surroundings(engine: Engine, desired: DesiredStack, images: Mapping[str, str]) -> Surroundings:
+def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
     def names(kind: str, wanted: Sequence[str]) -> frozenset[str]:
         return frozenset(one["Spec"]["Name"] for one in engine.get(kind)) if wanted else frozenset()
 
@@ -323,5 +303,4 @@ def _surroundings(engine: Engine, desired: DesiredStack, images: Mapping[str, st
         frozenset(network["Name"] for network in engine.get("/networks", filters(scope="swarm"))),
         names("/configs", desired.external_configs),
         names("/secrets", desired.external_secrets),
-        images,
     )

@@ -198,11 +198,6 @@ def test_all_that_is_missing_is_told_at_once() -> None:
     assert len(found) == 5
 
 
-def test_an_image_that_a_manager_cannot_get_is_warned_of() -> None:
-    found = preflight(stack(service(1)), Surroundings(NODES, images={"i": "unauthorized"}))
-    assert messages(found) == ["warning web: a manager cannot get i from its registry: unauthorized"]
-
-
 # ---------------------------------------------------------------- never refuse what fits
 
 AMOUNTS = st.integers(0, 8)
