@@ -30,6 +30,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from swarmkit.compose import load as compose
+from swarmkit.compose.contents import SECRET_LIMIT
 from swarmkit.deploy.catalogue import StackSource
 from swarmkit.deploy.cluster import Cluster
 from swarmkit.deploy.inputs import CLUSTER, INSTANCE, variable
@@ -108,6 +109,12 @@ def _texts(node: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
 def _with_values(
     project: compose.Project, stand_ins: Mapping[str, str], secrets: Mapping[str, bytes]
 ) -> compose.Project:
+    errors: list[SwarmkitError] = [
+        UsageError(f"Swarm takes 1 to {SECRET_LIMIT - 1} bytes as a secret, {name} has {len(secrets[name])}")
+        for name, stand_in in stand_ins.items()
+        if stand_in.encode() in project.secret_data.values() and not 0 < len(secrets[name]) < SECRET_LIMIT
+    ]
+    raise_all(errors)
     values = {stand_in.encode(): secrets[name] for name, stand_in in stand_ins.items()}
     return replace(
         project, secret_data={key: values.get(data, data) for key, data in project.secret_data.items()}

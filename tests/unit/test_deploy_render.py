@@ -270,6 +270,14 @@ def test_the_content_of_a_secret_is_the_value_of_the_input(written: Write) -> No
     assert SECRET not in repr(project)
 
 
+@pytest.mark.parametrize("size", [0, 500 * 1024])
+def test_a_secret_that_no_swarm_takes_is_refused(written: Write, size: int) -> None:
+    source = written("services: {a: {image: x}}\nsecrets: {s: {environment: SWARMKIT_INPUT_TOKEN}}")
+    inputs = Resolved({"token": SecretInput("token")}, {"token": b"x" * size})
+    with pytest.raises(UsageError, match=f"token has {size}"):
+        rendering.render(source, inputs).project({})
+
+
 def test_a_secret_is_no_part_of_another(written: Write) -> None:
     stack = written("services: {a: {image: x}}\nsecrets: {s: {environment: LOGIN}}")
     (stack.folder / ".env").write_text("LOGIN=user:${SWARMKIT_INPUT_TOKEN}\n")

@@ -52,8 +52,10 @@ _DEFAULTS: Mapping[str, Any] = {
 # What the engine and docker's client keep there for themselves.
 _NOT_OURS = frozenset({"TaskTemplate.ForceUpdate", "TaskTemplate.Placement.Platforms"})
 
-# An engine older than API 1.44 drops this without a word: that it is not there is nobody's change.
-_MAY_BE_DROPPED = frozenset({"TaskTemplate.ContainerSpec.Healthcheck.StartInterval"})
+# Dropped without a word before API 1.44 and 1.46: that they are not there is nobody's change.
+_MAY_BE_DROPPED = frozenset(
+    {"TaskTemplate.ContainerSpec.Healthcheck.StartInterval", "TaskTemplate.ContainerSpec.OomScoreAdj"}
+)
 
 _ENV = ("TaskTemplate", "ContainerSpec", "Env")
 
