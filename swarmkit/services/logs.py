@@ -46,6 +46,7 @@ _KNOWN = 5_000
 # Plain and bold: twelve tasks told apart by six colours that any terminal has.
 _COLOURS = [f"{weight}{colour}" for weight in ("", "1;") for colour in (36, 33, 32, 35, 34, 31)]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -202,16 +203,19 @@ def past(
 
     def lines() -> Iterator[LogLine]:
         for service in services:
-            if wanted.until is None:
-                yield from read(engine, service, wanted, names, warn, follow=False)
-                continue
             # The engine knows no end, so that its last lines are not the last until then.
-            everything = Range(since=wanted.since)
-            yield from _last_until(
-                read(engine, service, everything, names, warn, follow=False), wanted.until, wanted.tail
-            )
+            asked = wanted if wanted.until is None else Range(since=wanted.since)
+            some = read(engine, service, asked, names, warn, follow=False)
+            if wanted.since is not None:
+                some = _since(some, wanted.since)
+            yield from some if wanted.until is None else _last_until(some, wanted.until, wanted.tail)
 
     return in_order(lines())
+
+
+def _since(lines: Iterable[LogLine], since: datetime) -> Iterator[LogLine]:
+    """The engine only looks for the first such line, and an earlier one of the other stream may follow."""
+    return (line for line in lines if moment(line.time) >= since)
 
 
 def _last_until(lines: Iterable[LogLine], until: datetime, tail: int | None) -> Iterator[LogLine]:
@@ -258,17 +262,18 @@ def _time(line: LogLine) -> str:
 class Seen:
     """What has come of a stream, so that it can be taken up again with no line twice and none left out.
 
-    Of one task lines come in the order of time. `start` is when the stream was first asked for.
+    The lines that one task writes to one of its streams come in the order of time; those of both may be
+    mixed up by a moment. `start` is when the stream was first asked for.
     """
 
     def __init__(self, start: datetime, wanted: Range, remembered: int = _REMEMBERED) -> None:
         self._start = start
         self._wanted = wanted
         self._remembered = remembered
-        self._recent: deque[tuple[str, str, int]] = deque()
+        self._recent: deque[tuple[str, tuple[str, str], int]] = deque()
         self._newest = ""
-        self._first: dict[str, str] = {}
-        self._forgotten: dict[str, str] = {}
+        self._first: dict[tuple[str, str], str] = {}
+        self._forgotten: dict[tuple[str, str], str] = {}
         self._again: Counter[int] = Counter()
 
     def is_news(self, line: LogLine) -> bool:
@@ -280,13 +285,15 @@ class Seen:
         if self._is_old(line):
             return False
         self._newest = max(self._newest, line.time)
-        self._first.setdefault(line.task, line.time)
-        _trim(self._first)
-        self._recent.append((line.time, line.task, key))
+        pipe = (line.task, line.stream)
+        for written in (pipe, (line.task, "")):
+            self._first.setdefault(written, line.time)
+            _trim(self._first)
+        self._recent.append((line.time, pipe, key))
         horizon = _text(moment(self._newest) - OVERLAP)
         while self._recent and (len(self._recent) > self._remembered or self._recent[0][0] < horizon):
-            stamp, task, _ = self._recent.popleft()
-            self._forgotten[task] = stamp
+            stamp, pipe, _ = self._recent.popleft()
+            self._forgotten[pipe] = stamp
             _trim(self._forgotten)
         return True
 
@@ -294,13 +301,14 @@ class Seen:
         """Of what comes again: seen and not remembered, or from before the lines that were asked for."""
         if not self._again:
             return False
-        if line.time <= self._forgotten.get(line.task, ""):
+        pipe = (line.task, line.stream)
+        if line.time <= self._forgotten.get(pipe, ""):
             return True
         if self._wanted.tail is None:
             return False
         # Of a task without a line so far there was none to come first, unless none was asked for.
         unseen = "" if self._wanted.tail else _text(self._start)
-        return line.time < self._first.get(line.task, unseen)
+        return line.time < self._first.get(pipe, self._first.get((line.task, ""), unseen))
 
     def rest(self) -> Range:
         """What to ask for after the stream has broken off."""
@@ -317,7 +325,7 @@ def _text(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
 
 
-def _trim(known: dict[str, T]) -> None:
+def _trim(known: dict[K, T]) -> None:
     """Forget the oldest entry of many: tasks come and go."""
     if len(known) > _KNOWN:
         del known[next(iter(known))]

@@ -72,7 +72,8 @@ def up(sk: Swarmkit, folder: Path, services: dict[str, Any], code: int = 0, stac
     """Deploy services as a stack, in place of those that it had."""
     file = folder / f"{stack}.yml"
     file.write_text(yaml.safe_dump({"services": services}))
-    return sk("stack", "up", str(file), "--name", stack, "--prune", "-o", "json", code=code)
+    command = ("stack", "up", str(file), "--name", stack, "--prune", "--no-rollback", "-o", "json")
+    return sk(*command, code=code)
 
 
 def said(done: Done) -> dict[str, str]:

@@ -270,6 +270,26 @@ def test_what_was_not_asked_for_does_not_come_after_a_break_either(monkeypatch: 
     assert [line.text for line in followed(Tailed(frames), Range(tail=1))] == ["-1", "1"]
 
 
+def test_streams_of_a_task_that_are_mixed_up_by_a_moment_bring_no_older_line_after_a_break() -> None:
+    def line(seconds: float, stream: str) -> LogLine:
+        return LogLine(stamp(seconds), "", "", str(seconds), "", "1", stream)
+
+    seen = Seen(NOW, Range(tail=2))
+    assert seen.is_news(line(1, "stderr"))
+    assert seen.is_news(line(3, "stdout"))
+    seen.rest()
+    # Written before what was asked for, though after the first line of the other stream.
+    assert not seen.is_news(line(2, "stdout"))
+    assert not seen.is_news(line(0.5, "stderr"))
+    assert seen.is_news(line(4, "stdout"))
+
+
+def test_a_range_begins_where_it_is_told_to_also_where_streams_are_mixed_up() -> None:
+    frames = [(STDOUT, message("1", 2, "b\n")), (STDERR, message("1", 1, "a\n"))]
+    found = read_past(frames, Range(since=NOW + timedelta(seconds=2)))
+    assert [line.text for line in found] == ["b"]
+
+
 def test_without_lines_of_before_a_break_loses_none_of_since(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "RETRY_SECONDS", 0)
     frames = [(STDOUT, message("1", second, f"{second}\n")) for second in (-1, 1)]
