@@ -288,22 +288,18 @@ def history(context: typer.Context, stack: Instance) -> None:
         revisions = observe(swarm.engine, stack).revisions
         if not revisions:
             _known(swarm, stack)
-    rows = [
-        (
-            revision.number,
-            revision.time.strftime("%Y-%m-%d %H:%M:%S") if revision.time else "-",
-            revision.who,
-            f"{revision.doing}{' (unfinished)' if revision.is_open else ''}",
-            ", ".join(sorted(set(revision.after.images().values()))),
-            "; ".join(revision.changes),
-        )
-        for revision in revisions
-    ]
-    columns = ("REVISION", "TIME (UTC)", "WHO", "COMMAND", "IMAGES", "CHANGES")
-    ui.result(
-        [revision.json() for revision in revisions],
-        lambda: ui.table(columns, rows, "no revisions: swarmkit has not deployed it"),
-    )
+
+    def text() -> None:
+        if not revisions:
+            ui.line("no revisions: swarmkit has not deployed it")
+        for revision in revisions:
+            when = f"{revision.time:%Y-%m-%d %H:%M:%S} UTC" if revision.time else "-"
+            left = " (unfinished)" if revision.is_open else ""
+            ui.line(f"{revision.number}  {when}  {revision.who}  {revision.doing}{left}")
+            for change in revision.changes:
+                ui.line(f"    {change}")
+
+    ui.result([revision.json() for revision in revisions], text)
 
 
 @app.command()

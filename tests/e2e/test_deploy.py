@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -198,6 +199,10 @@ def test_a_revision_can_be_returned_to(lab: Lab, sk: Swarmkit) -> None:
         up(sk, file(sk, services))
     now = specs(lab)
     first = sk.json("stack", "history", "app")[-2]["number"]
+    shown = sk("stack", "history", "app").stdout.splitlines()
+    (head,) = [number for number, line in enumerate(shown) if line.startswith(f"{first}  20")]
+    assert "stack up app" in shown[head]
+    assert re.match(r"    (create|update) service app_", shown[head + 1])
     result = sk.json("stack", "rollback", "app", str(first))
     assert (result["converged"], result["rolled_back"]) == (True, False)
     assert "Env" not in specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]
