@@ -42,5 +42,5 @@ done
 wait
 
 for name in $new; do
-  echo "docker node update --label-add host=$name \$(docker node ls -q -f name=$name) || exit 1"
+  echo "docker node update --label-add host=$name $name || exit 1"
 done | on "$manager" >/dev/null
