@@ -224,7 +224,8 @@ def table(measured: Mapping[int, Runs], waits: str) -> str:
             memory = max(run.memory for run in runs[f"swarmkit{suffix}"])
             floor = f"{seconds['running']:.1f} s" if not suffix else ""
             count = len(runs[f"swarmkit{suffix}"])
-            cells = [str(services), f"{kind} ({count} runs)", floor, f"{ours:.1f} s", f"{theirs:.1f} s"]
+            label = f"{kind} ({count} run{'s' if count > 1 else ''})"
+            cells = [str(services), label, floor, f"{ours:.1f} s", f"{theirs:.1f} s"]
             lines.append(f"| {' | '.join([*cells, f'{ours / theirs:.2f}', f'{memory:.0f} MB'])} |")
     return "\n".join(lines)
 

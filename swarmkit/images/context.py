@@ -19,8 +19,6 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import IO
 
-from docker.utils.build import exclude_paths
-
 from swarmkit.errors import UsageError
 
 # What a Dockerfile from outside of the context is called inside.
@@ -49,6 +47,9 @@ def packed(folder: Path, dockerfile: str = "Dockerfile") -> Iterator[Context]:
     `dockerfile` is a path from `folder`, which may lead out of it (Compose's `build.dockerfile`).
     Raises UsageError for what is missing or cannot be read.
     """
+    # Brings an HTTP library with it; most stacks build nothing.
+    from docker.utils.build import exclude_paths
+
     if not folder.is_dir():
         raise UsageError("the build context is not a folder", where=str(folder))
     recipe_file = folder / dockerfile

@@ -45,6 +45,25 @@ class Lab:
         finally:
             connection.close()
 
+    def host(self, node: str) -> dict[str, Any]:
+        """A node as an inventory has it."""
+        return {
+            "name": node,
+            "address": "127.0.0.1",
+            "port": self.nodes[node]["ssh_port"],
+            "private_address": self.nodes[node]["address"],
+            "user": "swarmkit",
+            "key": str(self.inventory.parent / "id_ed25519"),
+        }
+
+    def alone(self, node: str, folder: Path) -> Swarmkit:
+        """The command with an inventory in `folder` that has this node alone: for a swarm of one."""
+        hosts = [self.host(node)]
+        known = str(self.inventory.parent / "known_hosts")
+        path = folder / "inventory.yml"
+        path.write_text(yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": hosts}))
+        return Swarmkit(self.swarmkit.environment, path, folder=folder)
+
     def power(self, state: str, node: str) -> None:
         """Switch a node `off` or `on`."""
         self.swarmkit("lab", "stop" if state == "off" else "start", node, "--name", LAB)
@@ -98,18 +117,7 @@ def inventory(lab: Lab, tmp_path: Path) -> Callable[..., Path]:
         top: Mapping[str, Any] | None = None,
         **hosts: dict[str, Any],
     ) -> Path:
-        entries = [
-            {
-                "name": name,
-                "address": "127.0.0.1",
-                "port": lab.nodes[name]["ssh_port"],
-                "private_address": lab.nodes[name]["address"],
-                "user": "swarmkit",
-                "key": str(lab.inventory.parent / "id_ed25519"),
-                **changed,
-            }
-            for name, changed in hosts.items()
-        ]
+        entries = [{**lab.host(name), **changed} for name, changed in hosts.items()]
         path = tmp_path / "inventory.yml"
         document = {
             "cluster": "trouble",
