@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.e2e.conftest import Lab, eventually, swarm_of_one
+from tests.terminal import typed
 
 IMAGE = "swarmkit/base:13"
 
@@ -31,24 +31,8 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 
 @pytest.fixture(scope="module")
 def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    """The command, on a swarm of one machine."""
-    folder = tmp_path_factory.mktemp("deploy")
-    host = {
-        "name": "m1",
-        "address": "127.0.0.1",
-        "port": lab.nodes["m1"]["ssh_port"],
-        "private_address": lab.nodes["m1"]["address"],
-        "user": "swarmkit",
-        "key": str(lab.inventory.parent / "id_ed25519"),
-    }
-    path = folder / "inventory.yml"
-    known = str(lab.inventory.parent / "known_hosts")
-    path.write_text(yaml.safe_dump({"cluster": "deploy", "known_hosts": known, "managers": [host]}))
-    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
-    sk("init")
-    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
-    yield sk
-    sk("reset")
+    with swarm_of_one(lab, tmp_path_factory.mktemp("deploy")) as sk:
+        yield sk
 
 
 def service(**changed: Any) -> dict[str, Any]:
@@ -157,17 +141,82 @@ def test_the_scale_that_runs_is_kept(sk: Swarmkit, lab: Lab) -> None:
     assert specs(lab)["app_db"]["Mode"]["Replicated"]["Replicas"] == 2
 
 
-def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit) -> None:
-    before = specs(lab)
-    broken = good(image="registry.swarmkit.internal:5000/none/such:1")
-    services = {**broken, "db": service(environment={"B": "2"}), "new": service()}
-    path = file(sk, services, "two", networks={"more": {}})
-    failed = up(sk, path, code=4)
-    assert failed["error"]["rolled_back"]
+@pytest.fixture(scope="module")
+def holder(sk: Swarmkit) -> None:
+    """A service of another stack, with ports."""
+    path = sk.folder / "holder.yml"
+    ports = [{"target": 80, "published": 9090, "mode": "host"}, "9091:80"]
+    path.write_text(json.dumps({"services": {"web": service(ports=ports)}}))
+    sk("stack", "up", str(path), "--name", "holder", "--resolve-image", "never")
+
+
+NOWHERE = {**service()["deploy"], "placement": {"constraints": ["node.labels.no == 1"]}}
+FAULTS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "bad image": ({"image": "registry.swarmkit.internal:5000/none/such:1"}, 4, "no such image on m1"),
+    "crash loop": (
+        {"command": ["sh", "-c", "echo no such table; exit 3"], "healthcheck": {"disable": True}},
+        4,
+        "exit 3 on m1",
+    ),
+    "failing health check": (BROKEN, 4, "health check failed"),
+    "no node for it": ({"deploy": NOWHERE}, 2, "no node fits: 1 of 1 nodes lack the label no=1"),
+    "a port that another service has": (
+        {"ports": ["9091:80"]},
+        2,
+        "port 9091/tcp is published by holder_web",
+    ),
+    "a port of a node that another service has": (
+        {"ports": [{"target": 80, "published": 9090, "mode": "host"}]},
+        2,
+        "port 9090/tcp in host mode is taken on m1 (holder_web)",
+    ),
+}
+
+
+@pytest.mark.usefixtures("holder")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit, fault: str) -> None:
+    changed, code, words = FAULTS[fault]
+    before, marks = specs(lab), versions(lab)
+    # All that fails together with it goes back too.
+    services = {**good(**changed), "db": service(environment={"B": "2"}), "new": service()}
+    failed = up(sk, file(sk, services, "two", networks={"more": {}}), "--resolve-image", "never", code=code)
     assert failed["error"]["where"] == "app_web"
+    assert words in failed["error"]["message"]
     assert specs(lab) == before
-    assert [one["state"] for one in sk.json("stack", "history", "app")] == ["done", "done"]
+    if code == 2:
+        # Refused before the first write.
+        assert versions(lab) == marks
+    else:
+        assert failed["error"]["rolled_back"]
+    assert {one["state"] for one in sk.json("stack", "history", "app")} == {"done"}
     assert up(sk, file(sk, good(environment={"A": "1"})))["changed"] == 0
+
+
+def test_of_two_deployments_at_once_one_is_done_and_whole(lab: Lab, sk: Swarmkit) -> None:
+    before = specs(lab)
+    running = {}
+    for who in ("a", "b"):
+        services = {name: {**one, "environment": {"WHO": who}} for name, one in good().items()}
+        path = sk.folder / f"{who}.yml"
+        path.write_text(json.dumps({"services": services, "configs": {"c": {"content": who}}}))
+        command = sk.command("stack", "up", str(path), "--name", "app", "--resolve-image", "never")
+        running[who] = subprocess.Popen(
+            command, env=sk.environment, cwd=sk.folder, stderr=subprocess.PIPE, text=True
+        )
+    said = {who: process.communicate(timeout=120)[1] for who, process in running.items()}
+    codes = {who: process.returncode for who, process in running.items()}
+    done = [who for who, code in codes.items() if code == 0]
+    assert done, said
+    for who in codes.keys() - set(done):
+        assert codes[who] == 1
+        assert "the stack app is locked" in said[who]
+    now = specs(lab)
+    found = {tuple(now[name]["TaskTemplate"]["ContainerSpec"]["Env"]) for name in ("app_web", "app_db")}
+    assert found in [{(f"WHO={who}",)} for who in done]
+    assert {one["state"] for one in sk.json("stack", "history", "app")} == {"done"}
+    up(sk, file(sk, good(environment={"A": "1"})))
+    assert specs(lab)["app_web"] == before["app_web"]
 
 
 def test_a_deployment_that_was_killed_can_be_taken_back(lab: Lab, sk: Swarmkit) -> None:
@@ -222,14 +271,73 @@ def test_what_is_pruned_goes_when_the_rest_runs(lab: Lab, sk: Swarmkit) -> None:
     assert "app_db" not in specs(lab)
 
 
+def test_a_port_goes_from_one_service_to_another(lab: Lab, sk: Swarmkit) -> None:
+    def with_ports(web: list[Any], db: list[Any]) -> str:
+        return file(sk, {"web": service(configs=["c"], ports=web), "db": service(ports=db)})
+
+    both = [{"target": 80, "published": 9070, "mode": "host"}, "9071:80"]
+    assert up(sk, with_ports([], both), "--resolve-image", "never")["converged"]
+    moved = up(sk, with_ports(both, []), "--resolve-image", "never")
+    assert [one["name"] for one in moved["changes"]] == ["app_db", "app_web"]
+    assert moved["converged"]
+    # Neither can be first.
+    up(sk, with_ports(both, ["9072:80"]), "--resolve-image", "never")
+    swapped = up(sk, with_ports(["9072:80"], both), "--resolve-image", "never")
+    assert "remove" in [one["action"] for one in swapped["changes"]]
+    published = {
+        name: sorted(port["PublishedPort"] for port in spec["EndpointSpec"].get("Ports", ()))
+        for name, spec in specs(lab).items()
+        if "EndpointSpec" in spec
+    }
+    assert published == {"app_web": [9072], "app_db": [9070, 9071]}
+
+
+def test_an_image_named_by_tag_runs_by_digest_and_another_one_under_the_tag_is_seen(
+    lab: Lab, sk: Swarmkit
+) -> None:
+    image = "registry.swarmkit.internal:5000/app/box:1"
+
+    def push(mark: str) -> None:
+        lab.shell(
+            "m1",
+            f"""set -e
+            mkdir -p /tmp/box/bin; cp /bin/sleep /bin/true /tmp/box/bin; echo {mark} >/tmp/box/mark
+            for library in $(ldd /tmp/box/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
+              mkdir -p "/tmp/box$(dirname $library)"; cp -L $library "/tmp/box$library"
+            done
+            tar -C /tmp/box -c . | docker import - {image} >/dev/null
+            docker push -q {image}""",
+        )
+
+    push("one")
+    path = file(sk, {"web": service(image=image, configs=["c"]), "db": service()})
+    up(sk, path)
+    first = specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    assert re.fullmatch(f"{image}@sha256:[0-9a-f]{{64}}", first)
+    push("two")
+    (change,) = up(sk, path, "--dry-run")["changes"]
+    second = change["fields"]["image"]["to"]
+    assert change["fields"] == {"image": {"from": first, "to": second}}
+    assert re.search(
+        r"image box@[0-9a-f]{8} → box@[0-9a-f]{8}", sk("stack", "up", path, "--name", "app").stderr
+    )
+    assert specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]["Image"] == second != first
+
+
 def test_a_network_is_made_again_only_where_that_is_agreed_to(lab: Lab, sk: Swarmkit) -> None:
     path = file(sk, {"web": service()}, networks={"default": {"attachable": True}})
     before = versions(lab)
     refused = sk("stack", "up", path, "--name", "app", code=2)
     assert "app_default would be made again" in refused.error
     assert "remove network app_default: attachable False → True" in refused.stderr
+    command = sk.command("stack", "up", path, "--name", "app")
+    question = "Type the stack's name to go on"
+    shown = typed(command, sk.environment, {question: "yes"})
+    assert "not confirmed; nothing was changed" in shown
+    assert shown.endswith("exit 2")
     assert versions(lab) == before
-    assert up(sk, path, "-y")["converged"]
+    shown = typed(command, sk.environment, {question: "app"})
+    assert shown.endswith("exit 0"), shown
     assert up(sk, path)["changed"] == 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from swarmkit.deploy.plan import ports
 from swarmkit.names import STACK_LABEL
 from swarmkit.remote import Engine, EngineError
 
@@ -17,10 +18,14 @@ NODE = {
     "Description": {"Hostname": "m1", "Platform": {"OS": "linux", "Architecture": "x86_64"}, "Engine": {}},
     "Status": {"State": "ready", "Addr": "192.0.2.1"},
 }
+_ERRORS = {"failed": "it broke", "pending": "no suitable node (insufficient resources on 1 node)"}
 
 
 class MemoryEngine(Engine):
-    """`state` tells in which state a service's task is, from its spec; `writes` are the requests made."""
+    """`state` tells in which state a service's task is, from its spec; `writes` are the requests made.
+
+    As in a swarm, a service that is updated keeps the ports that it had for a moment: until it is looked at.
+    """
 
     def __init__(self, state: Callable[[dict[str, Any]], str] = lambda _: "running") -> None:
         self.name = "memory"
@@ -50,7 +55,10 @@ class MemoryEngine(Engine):
                     for task in self._tasks(service)
                 ]
             case [kind]:
-                return copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
+                found = copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
+                for one in self.held["services"].values():
+                    _allocate(one)
+                return found
             case [kind, identity]:
                 return copy.deepcopy(self._find(kind, identity))
         raise AssertionError(path)
@@ -63,6 +71,7 @@ class MemoryEngine(Engine):
                 self._write(f"create {kind} {name}")
                 if name in self.held[kind]:
                     raise EngineError(f"{name} already exists", 409)
+                self._check_ports(body)
                 self.index += 1
                 identity = f"id-{self.index}"
                 times = {"CreatedAt": _now(), "UpdatedAt": _now()}
@@ -72,12 +81,14 @@ class MemoryEngine(Engine):
                     else {"ID": identity, "Spec": self._kept(body), **times, "Version": {"Index": self.index}}
                 )
                 self.held[kind][name] = made
+                _allocate(made)
                 return {"ID": identity, "Id": identity}
             case [kind, identity, "update"]:
                 found = self._find(kind, identity)
                 self._write(f"update {kind} {found['Spec']['Name']}")
                 if found["Version"]["Index"] != params["version"]:
                     raise EngineError("update out of sequence", 500)
+                self._check_ports(body)
                 self.index += 1
                 found |= {"PreviousSpec": found["Spec"], "Spec": self._kept(body), "UpdatedAt": _now()}
                 found["Version"] = {"Index": self.index}
@@ -90,6 +101,14 @@ class MemoryEngine(Engine):
         name = found.get("Name") or found["Spec"]["Name"]
         self._write(f"remove {kind} {name}")
         del self.held[kind][name]
+
+    def _check_ports(self, spec: dict[str, Any]) -> None:
+        """As the swarm: by what it works with, which may be a moment behind the specs."""
+        wanted = ports(spec)
+        for other in self.held["services"].values():
+            taken = ports(other["Spec"]) | ports({"EndpointSpec": other["Endpoint"]})
+            if other["Spec"]["Name"] != spec["Name"] and wanted & taken:
+                raise EngineError(f"port is already in use by service {other['Spec']['Name']}", 400)
 
     def _write(self, what: str) -> None:
         # The locks' and revisions' own are not the stack's.
@@ -121,7 +140,7 @@ class MemoryEngine(Engine):
                 "Status": {
                     "State": state,
                     "Timestamp": _now(),
-                    "Err": "it broke" if state == "failed" else "",
+                    "Err": _ERRORS.get(state, ""),
                 },
                 "DesiredState": "shutdown" if state in ("complete", "failed") else "running",
                 "Spec": service["Spec"]["TaskTemplate"],
@@ -131,6 +150,10 @@ class MemoryEngine(Engine):
             # Three failures are no accident.
             for slot in ([1] * 3 if state == "failed" else [1])
         ]
+
+
+def _allocate(thing: dict[str, Any]) -> None:
+    thing["Endpoint"] = copy.deepcopy(thing.get("Spec", {}).get("EndpointSpec") or {})
 
 
 def _matches(one: dict[str, Any], wanted: dict[str, list[str]]) -> bool:

@@ -45,15 +45,6 @@ def is_job(spec: Mapping[str, Any]) -> bool:
     return mode(spec).endswith("-job")
 
 
-def published(spec: Mapping[str, Any]) -> set[tuple[str, int]]:
-    """The ports that a service takes in the whole swarm, with their protocols."""
-    return {
-        (port.get("Protocol") or "tcp", port["PublishedPort"])
-        for port in (spec.get("EndpointSpec") or {}).get("Ports") or ()
-        if port.get("PublishedPort") and (port.get("PublishMode") or "ingress") == "ingress"
-    }
-
-
 @dataclass(frozen=True)
 class ServicePlanner:
     """Plans services one by one; those in `restarted` have to go first for the sake of their networks."""
