@@ -73,23 +73,28 @@ class _Run:
             revision = history.begin(self.engine, stack, self._revision(live, plan))
             history.forget(self.engine, left)
         try:
-            sender = self._sender(self.prepared.wanted, self.prepared.services)
-            self._make(plan, sender)
-            self._converge(sender)
+            self._reach(plan, revision)
         except KeyboardInterrupt:
             self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
             raise
+        if revision is not None:
+            history.close(self.engine, stack, revision)
+            done = [one for one in live.revisions if not one.is_open]
+            history.forget(self.engine, done[: -history.REVISIONS_KEPT + 1])
+        self._remove(plan, early=False)
+
+    def _reach(self, plan: Plan, revision: Revision | None) -> None:
+        """Ends when the stack is what the plan says; where it is again what it was, raises."""
+        try:
+            sender = self._sender(self.prepared.wanted, self.prepared.services)
+            self._make(plan, sender)
+            self._converge(sender)
         except SwarmkitError as error:
             # Somebody who has broken our lock is at work now; without a manager nothing can be done.
             self.lock.check()
             if revision is None or not self.options.rollback or error.exit is Exit.UNREACHABLE:
                 raise
             self._return(revision, error)
-        if revision is not None:
-            history.close(self.engine, stack, revision)
-            done = [one for one in live.revisions if not one.is_open]
-            history.forget(self.engine, done[: -history.REVISIONS_KEPT + 1])
-        self._remove(plan, early=False)
 
     def _revision(self, live: LiveStack, plan: Plan) -> Revision:
         return Revision(

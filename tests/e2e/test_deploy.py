@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[dict[str, Any], int, str]] = {
         "exit 3 on m1",
     ),
     "failing health check": (BROKEN, 4, "health check failed"),
-    "no node for it": ({"deploy": NOWHERE}, 2, "no node fits: 1 of 1 nodes lack the label no=1"),
+    "no node for it": ({"deploy": NOWHERE}, 2, "no node fits: 1 of 1 node lacks the label no=1"),
     "a port that another service has": (
         {"ports": ["9091:80"]},
         2,
@@ -174,7 +174,13 @@ FAULTS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.usefixtures("holder")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=pytest.mark.soak if name in ("crash loop", "failing health check") else ())
+        for name in FAULTS
+    ],
+)
 def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit, fault: str) -> None:
     changed, code, words = FAULTS[fault]
     before, marks = specs(lab), versions(lab)
@@ -339,6 +345,31 @@ def test_a_network_is_made_again_only_where_that_is_agreed_to(lab: Lab, sk: Swar
     shown = typed(command, sk.environment, {question: "app"})
     assert shown.endswith("exit 0"), shown
     assert up(sk, path)["changed"] == 0
+
+
+@pytest.mark.soak
+def test_what_one_stack_made_is_not_taken_over_or_removed_by_another(lab: Lab, sk: Swarmkit) -> None:
+    def second(**top: Any) -> tuple[str, ...]:
+        path = sk.folder / "second.yml"
+        path.write_text(json.dumps({"services": {"api": service(**top.pop("uses"))}, **top}))
+        return "stack", "up", str(path), "--name", "second", "--resolve-image", "never"
+
+    config = {"c": {"content": "one", "name": "shared"}}
+    network = {"n": {"name": "common"}}
+    path = sk.folder / "app.yml"
+    services = {"web": service(configs=["c"], networks=["n"])}
+    path.write_text(json.dumps({"services": services, "configs": config, "networks": network}))
+    up(sk, str(path), "--prune")
+    before = specs(lab)
+    refused = sk(*second(uses={"configs": ["c"]}, configs=config), code=2)
+    assert "there is a config shared already, which is of the stack app" in refused.error
+    sk(*second(uses={"networks": ["n"]}, networks=network))
+    kept = sk("stack", "down", "app", code=1)
+    assert "common: other stacks use the network: second_api; nothing was removed" in kept.error
+    assert specs(lab) == before
+    sk("stack", "down", "second")
+    assert specs(lab) == before
+    assert [one["Name"] for one in inspected(lab, "network")] == ["common"]
 
 
 def test_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swarmkit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ _ERRORS = {"failed": "it broke", "pending": "no suitable node (insufficient reso
 class MemoryEngine(Engine):
     """`state` tells in which state a service's task is, from its spec; `writes` are the requests made.
 
-    As in a swarm, a service that is updated keeps the ports that it had for a moment: until it is looked at.
+    As in a swarm, a service that is updated keeps the ports that it had for a moment: for two looks at it.
     """
 
     def __init__(self, state: Callable[[dict[str, Any]], str] = lambda _: "running") -> None:
@@ -36,6 +37,8 @@ class MemoryEngine(Engine):
             kind: {} for kind in ("services", "configs", "secrets", "networks")
         }
         self.index = 10
+        self.turn = threading.Lock()
+        self.looks: dict[str, int] = {}
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -57,14 +60,24 @@ class MemoryEngine(Engine):
             case [kind]:
                 found = copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
                 for one in self.held["services"].values():
-                    _allocate(one)
+                    self.looks[one["ID"]] = self.looks.get(one["ID"], 0) + 1
+                    if self.looks[one["ID"]] > 2:
+                        _allocate(one)
                 return found
             case [kind, identity]:
                 return copy.deepcopy(self._find(kind, identity))
         raise AssertionError(path)
 
+    def received(self, path: str) -> None:
+        """Called with the path of each request that writes, before it is carried out."""
+
     def post(self, path: str, body: Any = None, params: Any = None, *, headers: Any = None) -> Any:  # noqa: ARG002
-        body = copy.deepcopy(body)
+        # Services are sent side by side; a swarm takes one thing after the other.
+        with self.turn:
+            return self._post(path, copy.deepcopy(body), params)
+
+    def _post(self, path: str, body: Any, params: Any) -> Any:
+        self.received(path)
         match path.strip("/").split("/"):
             case [kind, "create"]:
                 name = body["Name"]
@@ -92,10 +105,12 @@ class MemoryEngine(Engine):
                 self.index += 1
                 found |= {"PreviousSpec": found["Spec"], "Spec": self._kept(body), "UpdatedAt": _now()}
                 found["Version"] = {"Index": self.index}
+                self.looks[found["ID"]] = 0
                 return None
         raise AssertionError(path)
 
     def delete(self, path: str, _params: Any = None) -> None:
+        self.received(path)
         _, kind, identity = path.split("/")
         found = self._find(kind, identity)
         name = found.get("Name") or found["Spec"]["Name"]

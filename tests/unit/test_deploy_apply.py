@@ -208,7 +208,7 @@ def test_a_stack_that_was_ill_is_what_it_was_all_the_same() -> None:
 
 def test_a_config_of_others_that_has_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = MemoryEngine()
-    text = "services: {web: {image: %s, configs: [c]}}\nconfigs: {c: {external: true}}"
+    text = f"services: {{web: {{image: %s, {HEALTH}, configs: [c]}}}}\nconfigs: {{c: {{external: true}}}}"
     engine.post("/configs/create", {"Name": "c", "Data": "", "Labels": {}})
     up(engine, stack(text % "x"))
     up(engine, stack(text.replace(", configs: [c]", "") % "y"))
@@ -272,15 +272,7 @@ class Mortal(MemoryEngine):
 
     left: int | None = None
 
-    def post(self, *args: Any, **more: Any) -> Any:
-        self._live(args[0])
-        return super().post(*args, **more)
-
-    def delete(self, *args: Any, **more: Any) -> None:
-        self._live(args[0])
-        super().delete(*args, **more)
-
-    def _live(self, path: str) -> None:
+    def received(self, path: str) -> None:
         if self.left is not None:
             if self.left == 0:
                 raise Killed(path)
@@ -351,7 +343,7 @@ def test_what_was_killed_before_any_write_is_completed_or_taken_back_by_the_next
         else:
             # Before the first, or after the last.
             assert state(engine) in (old, new)
-        assert not observe(engine, "st").unfinished()
+        assert not any(one.is_open for one in observe(engine, "st").revisions)
     assert moment > 8
     assert state(engine) == (old if ill else new)
 
@@ -405,8 +397,14 @@ def test_down_takes_dependents_first_and_leaves_nothing() -> None:
 
 def test_what_services_of_other_stacks_use_keeps_a_stack_from_going_down() -> None:
     engine = MemoryEngine()
-    up(engine, stack("services: {web: {image: x, networks: [n]}}\nnetworks: {n: {name: shared}}"))
-    text = "services: {api: {image: x, networks: [n]}}\nnetworks: {n: {name: shared, external: true}}"
+    up(
+        engine,
+        stack(f"services: {{web: {{image: x, {HEALTH}, networks: [n]}}}}\nnetworks: {{n: {{name: shared}}}}"),
+    )
+    text = (
+        f"services: {{api: {{image: x, {HEALTH}, networks: [n]}}}}\n"
+        "networks: {n: {name: shared, external: true}}"
+    )
     other = convert(parse(text, "stack.yml", Path("/s"), {}), "other")
     live = observe(engine, "other")
     carry_out(

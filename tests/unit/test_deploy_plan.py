@@ -193,7 +193,7 @@ def test_what_was_changed_by_hand_is_told_apart_from_what_the_file_changes() -> 
     swarm = deployed(ONE)
     _variable_changed(swarm.services["st_web"]["Spec"])
     (found,) = planned(stack(ONE.replace("image: x", "image: y")), swarm.live())
-    assert set(found.fields) == {"image", "env.LEVEL", f"labels.{IMAGE_LABEL}"}
+    assert set(found.fields) == {"image", "env.LEVEL"}
     assert found.by_hand == {"env.LEVEL"}
 
 
@@ -223,6 +223,12 @@ def test_another_number_in_the_file_is_the_new_scale() -> None:
     # No number is the engine's own, 1.
     (change,) = planned(stack(ONE.replace("deploy: {replicas: 3}", "deploy: {}")), swarm.live())
     assert change.fields == {"replicas": {"from": 9, "to": 1}}
+
+
+def test_another_way_to_write_the_same_image_is_said_as_what_it_is() -> None:
+    found = fields("services: {web: {image: x}}", "services: {web: {image: 'x:latest'}}")
+    assert found[f"labels.{IMAGE_LABEL}"] == ("x", "x:latest")
+    assert all(name.startswith("labels.") for name in found)
 
 
 def test_labels_that_others_added_are_left_alone() -> None:
