@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -62,62 +64,75 @@ def up(sk: Swarmkit, number: int) -> Any:
     return sk("stack", "up", written(sk, number), "--name", "ring", *options).json
 
 
-def inspected(lab: Lab, kind: str) -> list[dict[str, Any]]:
-    return list(
-        json.loads(lab.shell("m1", f"docker {kind} ls -q {OURS} | xargs -r docker {kind} inspect") or "[]")
-    )
+KINDS = ("service", "config", "secret", "network")
+# A part each: what there is of each kind, the tasks, and what the containers have in their files.
+LOOK = rf"""
+for kind in {" ".join(KINDS)}; do
+  ids=$(docker $kind ls -q {OURS})
+  if [ "$ids" ]; then docker $kind inspect --format '{{{{json .}}}}' $ids; fi
+  echo --
+done
+docker service ls -q {OURS} | xargs -r docker service ps -q | sort
+echo --
+for one in $(docker ps -q {OURS}); do
+  name=$(docker inspect --format '{{{{index .Config.Labels "com.docker.swarm.service.name"}}}}' $one)
+  docker exec $one sh -c 'for file in /run/secrets/* /c /d; do
+    if test -f $file; then echo $file $(cat $file); fi
+  done' |
+    sed "s/^/$name /"
+done | sort -u
+"""
 
 
-def held(lab: Lab) -> dict[str, Any]:
-    """All that lives of the stack, without ids, and with contents in place of the names of versions."""
-    networks = inspected(lab, "network")
-    names = {one["Id"]: one["Name"] for one in networks}
-    configs = {one["Spec"]["Name"]: one["Spec"] for one in inspected(lab, "config")}
-    secrets = {one["Spec"]["Name"]: one["Spec"] for one in inspected(lab, "secret")}
-    found: dict[str, Any] = {}
-    for service in inspected(lab, "service"):
-        spec = service["Spec"]
-        del spec["Labels"][SPEC_LABEL]
-        container = spec["TaskTemplate"]["ContainerSpec"]
-        for network in spec["TaskTemplate"]["Networks"]:
-            network["Target"] = names[network["Target"]]
-        for one in container.get("Configs", ()):
-            del one["ConfigID"]
-            config = configs[one.pop("ConfigName")]
-            one["is"] = (config["Data"], config["Labels"])
-        for one in container.get("Secrets", ()):
-            del one["SecretID"]
-            labels = secrets[one["SecretName"]]["Labels"]
-            one["SecretName"] = re.sub("-[0-9a-f]{10}$", "", one["SecretName"])
-            one["is"] = {key: value for key, value in labels.items() if key != SECRET_LABEL}
-        found[spec["Name"]] = spec
-    for network in networks:
-        options = network["Options"] or {}
-        options.pop("com.docker.network.driver.overlay.vxlanid_list", None)
-        found[f"network {network['Name']}"] = {
-            "options": options,
-            **{key: network[key] for key in ("Driver", "Internal", "Attachable", "Labels")},
-        }
-    # What a container of each service has in its files.
-    read = (
-        f"for one in $(docker ps -q {OURS}); do\n"
-        "docker inspect --format '{{index .Config.Labels \"com.docker.swarm.service.name\"}}' $one\n"
-        "docker exec $one sh -c 'for file in /run/secrets/* /c /d; do"
-        " test ! -f $file || echo $file $(cat $file); done' | tr '\\n' ' '; echo\n"
-        "done"
-    )
-    return found | {"files": sorted(set(lab.shell("m1", read).splitlines()))}
+@dataclass(frozen=True)
+class Seen:
+    """What lives of the stack: `things` as the engine shows them, by kind; the tasks; the files."""
 
+    things: dict[str, list[dict[str, Any]]]
+    tasks: str
+    files: str
 
-def versions(lab: Lab) -> dict[str, Any]:
-    """All that a write would change: the versions of what is there, and the tasks."""
-    kinds = ("service", "config", "secret")
-    found: dict[str, Any] = {one["ID"]: one["Version"] for kind in kinds for one in inspected(lab, kind)}
-    tasks = f"docker service ls -q {OURS} | xargs -r docker service ps -q"
-    return found | {
-        "networks": sorted(one["Id"] for one in inspected(lab, "network")),
-        "tasks": sorted(lab.shell("m1", tasks).split()),
-    }
+    @classmethod
+    def of(cls, lab: Lab) -> Seen:
+        *things, tasks, files = lab.shell("m1", LOOK).split("--\n")
+        decoded = [[json.loads(line) for line in part.splitlines()] for part in things]
+        return cls(dict(zip(KINDS, decoded, strict=True)), tasks, files)
+
+    def marks(self) -> Any:
+        """All that a write would change: the versions of what is there, and the tasks."""
+        versions = {one["ID"]: one["Version"] for kind in KINDS[:3] for one in self.things[kind]}
+        return versions, sorted(one["Id"] for one in self.things["network"]), self.tasks
+
+    def meaning(self) -> dict[str, Any]:
+        """Without ids, and with contents in place of the names of versions."""
+        names = {one["Id"]: one["Name"] for one in self.things["network"]}
+        configs, secrets = (
+            {one["Spec"]["Name"]: one["Spec"] for one in self.things[kind]} for kind in ("config", "secret")
+        )
+        found: dict[str, Any] = {"files": self.files}
+        for service in copy.deepcopy(self.things["service"]):
+            spec = service["Spec"]
+            del spec["Labels"][SPEC_LABEL]
+            container = spec["TaskTemplate"]["ContainerSpec"]
+            for network in spec["TaskTemplate"]["Networks"]:
+                network["Target"] = names[network["Target"]]
+            for one in container.get("Configs", ()):
+                del one["ConfigID"]
+                config = configs[one.pop("ConfigName")]
+                one["is"] = (config["Data"], config["Labels"])
+            for one in container.get("Secrets", ()):
+                del one["SecretID"]
+                labels = secrets[one["SecretName"]]["Labels"]
+                one["SecretName"] = re.sub("-[0-9a-f]{10}$", "", one["SecretName"])
+                one["is"] = {key: value for key, value in labels.items() if key != SECRET_LABEL}
+            found[spec["Name"]] = spec
+        for network in self.things["network"]:
+            options = dict(network["Options"] or {})
+            # The engine's own numbering.
+            options.pop("com.docker.network.driver.overlay.vxlanid_list", None)
+            kept = ("Driver", "Internal", "Attachable", "Labels")
+            found[f"network {network['Name']}"] = {"options": options, **{key: network[key] for key in kept}}
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +141,8 @@ def fresh(lab: Lab, sk: Swarmkit) -> list[dict[str, Any]]:
     found = []
     for number in range(len(FILES)):
         assert up(sk, number)["converged"]
-        found.append(held(lab))
+        found.append(Seen.of(lab).meaning())
         sk("stack", "down", "ring")
-        assert not any(inspected(lab, kind) for kind in ("service", "config", "secret", "network"))
     return found
 
 
@@ -145,7 +159,7 @@ def test_the_next_stack_is_what_it_is_from_nothing_and_stays_so(
     lab: Lab, sk: Swarmkit, fresh: list[dict[str, Any]], number: int
 ) -> None:
     assert up(sk, number)["converged"]
-    assert held(lab) == fresh[number]
-    before = versions(lab)
+    seen = Seen.of(lab)
+    assert seen.meaning() == fresh[number]
     assert up(sk, number)["changed"] == 0
-    assert versions(lab) == before
+    assert Seen.of(lab).marks() == seen.marks()
