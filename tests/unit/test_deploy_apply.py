@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -18,12 +19,13 @@ from swarmkit.deploy.history import Snapshot
 from swarmkit.deploy.observe import observe
 from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack, ports, snapshot
-from swarmkit.deploy.prepare import Prepared, prepare_return
+from swarmkit.deploy.prepare import Prepared, prepare, prepare_return
 from swarmkit.deploy.send import is_met
-from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError
+from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, UsageError
 from swarmkit.names import SECRET_LABEL
 from swarmkit.services.converge import ServiceProgress, Verdict
 from swarmkit.swarm import Service
+from swarmkit.target import Swarm
 from swarmkit.ui import Ui
 from tests.unit.memoryengine import MemoryEngine
 from tests.unit.stackswarm import stack
@@ -363,6 +365,24 @@ def test_what_is_pruned_goes_once_the_rest_runs() -> None:
     up(engine, stack(THREE))
     up(engine, stack(f"services: {{web: {{image: y, {HEALTH}}}}}"), prune=True)
     assert engine.writes == ["update services st_web", "remove services st_cache", "remove services st_db"]
+
+
+def test_a_port_of_a_service_that_is_pruned_can_be_had_by_another() -> None:
+    engine = MemoryEngine()
+    swarm = cast(Swarm, SimpleNamespace(engine=engine, fleet=None))
+
+    def published_by(name: str, *, prune: bool) -> Prepared:
+        text = f"services: {{{name}: {{image: x, {HEALTH}, ports: ['80:80']}}}}"
+        project = parse(text, "stack.yml", Path("/s"), {})
+        return prepare(swarm, ui(), project, "st", prune=prune, resolve_image="never")
+
+    carry_out(engine, ui(), published_by("old", prune=False), OPTIONS)
+    with pytest.raises(UsageError, match="port 80/tcp is published by st_old already") as caught:
+        published_by("new", prune=False)
+    assert "--prune" in caught.value.hint
+    engine.writes.clear()
+    carry_out(engine, ui(), published_by("new", prune=True), OPTIONS)
+    assert engine.writes == ["remove services st_old", "create services st_new"]
 
 
 def test_a_service_that_the_swarm_itself_has_touched_is_updated_all_the_same() -> None:
