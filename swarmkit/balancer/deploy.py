@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from swarmkit.balancer.routes import configuration, routes
 from swarmkit.compose.load import parse
-from swarmkit.deploy.apply import Options, carry_out, down, prepare
+from swarmkit.deploy.apply import carry_out
+from swarmkit.deploy.down import down
+from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import Change
+from swarmkit.deploy.prepare import prepare
 from swarmkit.resources import folder
 from swarmkit.swarm import Service, services
 from swarmkit.target import Swarm

@@ -36,7 +36,7 @@ def scale(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
 ) -> None:
     """Give services their numbers of replicas; ends when so many run."""
-    from swarmkit.deploy.apply import change_json
+    from swarmkit.deploy.report import change_json
     from swarmkit.services.converge import baseline, converge
     from swarmkit.services.scale import parse_scales, plan_scale
     from swarmkit.services.scale import scale as apply_scale

@@ -17,12 +17,12 @@ from swarmkit.errors import Exit, SwarmkitError, UsageError
 
 if TYPE_CHECKING:
     from swarmkit.compose.load import Options as Loading
-    from swarmkit.deploy.apply import Deployment
     from swarmkit.deploy.catalogue import StackSource
     from swarmkit.deploy.cluster import Cluster
     from swarmkit.deploy.draft import Draft, Ready
     from swarmkit.deploy.inputs import Input, Inputs
     from swarmkit.deploy.plan import Change, Plan
+    from swarmkit.deploy.report import Deployment
     from swarmkit.deploy.values import Ask, Given
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
@@ -81,8 +81,8 @@ Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for t
 @app.command("ls")
 def ls(context: typer.Context) -> None:
     """List the catalogue, and what of it runs on the cluster (if there is one)."""
-    from swarmkit.deploy.apply import stacks
     from swarmkit.deploy.catalogue import catalogue
+    from swarmkit.deploy.observe import stacks
     from swarmkit.swarm import services
     from swarmkit.target import opened, resolve
 
@@ -168,7 +168,11 @@ def up(
     import os
 
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment, Options, after, carry_out, prepare
+    from swarmkit.deploy.apply import carry_out
+    from swarmkit.deploy.observe import after
+    from swarmkit.deploy.options import Options
+    from swarmkit.deploy.prepare import prepare
+    from swarmkit.deploy.report import Deployment
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
@@ -236,7 +240,7 @@ def _agree(given: Globals, stack: str, plan: Plan) -> None:
 
     Raises UsageError, with the plan shown, where that is not said.
     """
-    from swarmkit.deploy.apply import describe
+    from swarmkit.deploy.report import describe
 
     if not plan.recreates or given.yes:
         return
@@ -255,7 +259,7 @@ def _agree(given: Globals, stack: str, plan: Plan) -> None:
 def _show_deployment(
     ui: Ui, deployment: Deployment, *, dry_run: bool = False, urls: Sequence[str] = ()
 ) -> None:
-    from swarmkit.deploy.apply import describe
+    from swarmkit.deploy.report import describe
 
     changes = deployment.changes
 
@@ -279,7 +283,7 @@ def _show_deployment(
 @app.command()
 def history(context: typer.Context, stack: Instance) -> None:
     """List what was deployed as a stack, the newest last."""
-    from swarmkit.deploy.apply import observe
+    from swarmkit.deploy.observe import observe
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
@@ -316,7 +320,11 @@ def rollback(
 ) -> None:
     """Return a stack to what it was; ends when that runs and is healthy."""
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment, Options, after, carry_out, prepare_return
+    from swarmkit.deploy.apply import carry_out
+    from swarmkit.deploy.observe import after
+    from swarmkit.deploy.options import Options
+    from swarmkit.deploy.prepare import prepare_return
+    from swarmkit.deploy.report import Deployment
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
@@ -419,8 +427,8 @@ def _with_required(
     """
     import os
 
-    from swarmkit.deploy.apply import stacks
     from swarmkit.deploy.draft import draft, with_required, without_arguments
+    from swarmkit.deploy.observe import stacks
     from swarmkit.swarm import services
 
     if not wanted.requires:
@@ -600,8 +608,10 @@ def down(
 ) -> None:
     """Remove a stack; ends when all of it is gone. Volumes stay, unless told otherwise."""
     from swarmkit.balancer.deploy import follow_routes
-    from swarmkit.deploy.apply import Deployment, Options, remove_volumes
-    from swarmkit.deploy.apply import down as remove
+    from swarmkit.deploy.down import down as remove
+    from swarmkit.deploy.down import remove_volumes
+    from swarmkit.deploy.options import Options
+    from swarmkit.deploy.report import Deployment
     from swarmkit.deploy.requires import refuse_if_required
     from swarmkit.swarm import services
     from swarmkit.target import opened, resolve
@@ -627,7 +637,7 @@ def down(
 
 
 def _known(swarm: Swarm, stack: str) -> list[Service]:
-    from swarmkit.deploy.apply import stacks
+    from swarmkit.deploy.observe import stacks
     from swarmkit.swarm import services
 
     found = stacks(services(swarm.engine))

@@ -108,20 +108,31 @@ def encode(revision: Revision) -> bytes:
 
 
 def decode(raw: Mapping[str, Any]) -> Revision:
-    """A revision from its config object as GET /configs gives it."""
-    document = json.loads(lzma.decompress(base64.b64decode(raw["Spec"]["Data"])))
+    """A revision from its config object as GET /configs gives it.
+
+    Raises OperationFailed where it is none that this version of swarmkit knows.
+    """
     labels = raw["Spec"]["Labels"]
-    return Revision(
-        number=int(labels[REVISION_LABEL]),
-        who=document["who"],
-        doing=document["doing"],
-        changes=document["changes"],
-        before=Snapshot(**document["before"]),
-        after=Snapshot(**document["after"]),
-        is_open=labels.get(STATE_LABEL) == _OPEN,
-        time=moment(raw["CreatedAt"]),
-        id=raw["ID"],
-    )
+    try:
+        document = json.loads(lzma.decompress(base64.b64decode(raw["Spec"]["Data"])))
+        return Revision(
+            number=int(labels[REVISION_LABEL]),
+            who=document["who"],
+            doing=document["doing"],
+            changes=document["changes"],
+            before=Snapshot(**document["before"]),
+            after=Snapshot(**document["after"]),
+            is_open=labels.get(STATE_LABEL) == _OPEN,
+            time=moment(raw["CreatedAt"]),
+            id=raw["ID"],
+        )
+    except (lzma.LZMAError, ValueError, TypeError, KeyError) as error:
+        name = raw["Spec"]["Name"]
+        raise OperationFailed(
+            "this version of swarmkit cannot read the revision",
+            where=name,
+            hint=f"use the version that made it; or give it up: docker config rm {name}",
+        ) from error
 
 
 def is_revision(config: Mapping[str, Any]) -> bool:

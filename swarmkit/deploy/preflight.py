@@ -7,13 +7,13 @@ group of services may need more of a resource than there is on the nodes that th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmkit.compose.convert import DesiredService, DesiredStack
 from swarmkit.errors import SwarmkitError, UsageError
-from swarmkit.names import EDGE_NETWORK
+from swarmkit.names import EDGE_NETWORK, STACK_LABEL
 from swarmkit.remote import Engine
 from swarmkit.services.placement import Ask, Room, amount_text, free_text, published, rooms, unmet
 from swarmkit.swarm import Node, Service, Task, filters, nodes, services
@@ -43,15 +43,18 @@ class Finding:
 class Surroundings:
     """The swarm that a stack is to come into.
 
-    `tasks` are all that should run; `networks`, `configs` and `secrets` the names of those that there are.
+    `tasks` are all that should run; `networks` the names of those that there are; `configs` and `secrets`
+    give for the names of those that there are the stacks that they belong to (empty for none). `pruned`
+    are the names of services that go in this deployment.
     """
 
     nodes: Sequence[Node] = ()
     services: Sequence[Service] = ()
     tasks: Sequence[Task] = ()
     networks: frozenset[str] = frozenset()
-    configs: frozenset[str] = frozenset()
-    secrets: frozenset[str] = frozenset()
+    configs: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    pruned: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,16 @@ def preflight(desired: DesiredStack, around: Surroundings) -> list[Finding]:
     own = {live[one.name].id for one in desired.services if one.name in live}
     # What the stack's own tasks hold now is theirs again.
     others = [task for task in around.tasks if task.service_id not in own]
-    left = rooms(around.nodes, others, around.services)
+    # What is pruned gives up its ports before another gets them, and its room only at the end.
+    stay = [service for service in around.services if service.name not in around.pruned]
+    left = rooms(around.nodes, others, stay)
     wanted = [_wanted(one, live.get(one.name), around.nodes) for one in desired.services]
     return [
         *_externals(desired, around),
+        *_foreign(desired, around),
         *_placement(wanted, around.nodes),
         *_room(desired.name, [one for one in wanted if one.allowed], left),
-        *_ports(desired, around.services),
+        *_ports(desired, stay),
     ]
 
 
@@ -128,6 +134,26 @@ def _externals(desired: DesiredStack, around: Surroundings) -> Iterator[Finding]
             if name not in there:
                 hint = f"make it first: docker {kind} create {name} FILE"
                 yield Finding(Severity.ERROR, desired.name, f'there is no {kind} "{name}" in the swarm', hint)
+
+
+def _foreign(desired: DesiredStack, around: Surroundings) -> Iterator[Finding]:
+    """What has the very name of something of the stack's, and is another's: not to be taken over."""
+    owners = {service.name: service.stack for service in around.services}
+    for kind, names, there in (
+        ("service", [one.name for one in desired.services], owners),
+        ("config", [one.name for one in desired.configs], around.configs),
+        ("secret", [one.name for one in desired.secrets], around.secrets),
+    ):
+        for name in names:
+            if (owner := there.get(name, desired.name)) == desired.name:
+                continue
+            whose = f"is of the stack {owner}" if owner else "no stack made"
+            hint = "give it another name"
+            if kind != "service":
+                hint += ", or use the one that is there: external: true"
+            yield Finding(
+                Severity.ERROR, desired.name, f"there is a {kind} {name} already, which {whose}", hint
+            )
 
 
 def _placement(wanted: Sequence[_Wanted], known: Sequence[Node]) -> Iterator[Finding]:
@@ -260,7 +286,7 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
     holders = [(one.name, one.spec, one.stack == desired.name) for one in live if one.name not in names]
     for service in desired.services:
         ingress, host = published(service.spec, "ingress"), published(service.spec, "host")
-        for name, spec, is_orphan in holders:
+        for name, spec, is_own in holders:
             theirs = {mode: set(published(spec, mode)) for mode in ("ingress", "host")}
             taken = [port for port in ingress if port in theirs["ingress"] | theirs["host"]]
             taken += [port for port in host if port in theirs["ingress"]]
@@ -269,9 +295,8 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
                     Severity.ERROR,
                     service.name,
                     f"port {port} is published by {name} already",
-                    "it is no longer in the file, but goes only at the end: remove it first with"
-                    f" docker service rm {name}"
-                    if is_orphan
+                    f"deploy {name} too, or, where it has left the file, with --prune"
+                    if is_own
                     else f"publish another port, or take {name} away",
                 )
         holders.append((service.name, service.spec, False))
@@ -280,10 +305,15 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
 # ---------------------------------------------------------------- reading
 
 
-def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitError]:
-    """What keeps the stack from being deployed, all of it at once; warnings are said."""
+def refusals(
+    engine: Engine, ui: Ui, desired: DesiredStack, pruned: Collection[str] = ()
+) -> list[SwarmkitError]:
+    """What keeps the stack from being deployed, all of it at once; warnings are said.
+
+    `pruned` are the services that go in the same deployment.
+    """
     errors: list[SwarmkitError] = []
-    for finding in preflight(desired, _surroundings(engine, desired)):
+    for finding in preflight(desired, _surroundings(engine, desired, pruned)):
         if finding.severity is Severity.ERROR:
             errors.append(UsageError(finding.message, where=finding.where, hint=finding.hint))
         else:
@@ -291,9 +321,11 @@ def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitErro
     return errors
 
 
-def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
-    def names(kind: str, wanted: Sequence[str]) -> frozenset[str]:
-        return frozenset(one["Spec"]["Name"] for one in engine.get(kind)) if wanted else frozenset()
+def _surroundings(engine: Engine, desired: DesiredStack, pruned: Collection[str]) -> Surroundings:
+    def owners(kind: str, names: Sequence[str]) -> dict[str, str]:
+        # The engine takes the beginning of a name for a name.
+        found = engine.get(kind, filters(name=names)) if names else ()
+        return {one["Spec"]["Name"]: (one["Spec"].get("Labels") or {}).get(STACK_LABEL, "") for one in found}
 
     running = engine.get("/tasks", filters(**{"desired-state": "running"}))
     return Surroundings(
@@ -301,6 +333,7 @@ def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
         services(engine),
         [Task.of(raw) for raw in running],
         frozenset(network["Name"] for network in engine.get("/networks", filters(scope="swarm"))),
-        names("/configs", desired.external_configs),
-        names("/secrets", desired.external_secrets),
+        owners("/configs", [*desired.external_configs, *(one.name for one in desired.configs)]),
+        owners("/secrets", [*desired.external_secrets, *(one.name for one in desired.secrets)]),
+        pruned,
     )

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -382,6 +382,8 @@ def converge(
     may_go: bool = False,
     goals: Mapping[str, Goal] | None = None,
     fleet: Fleet | None = None,
+    watch: Watch | None = None,
+    started: float | None = None,
     clock: Callable[[], float] = _clock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -389,10 +391,12 @@ def converge(
 
     `goals` says by service id what to wait for, where that is not STABLE. A service that somebody removes
     meanwhile is an error unless it `may_go`. `fleet` lets the reason for a failure be looked up on the
-    nodes. Raises NotConverged (Problems for several) with the reason of each that is not there.
+    nodes. A wait that goes on has the `watch` of its first part, and `started` then (by `clock`). Raises
+    NotConverged (Problems for several) with the reason of each that is not there.
     """
-    start = answered = clock()
-    watch = Watch(before, goals or {})
+    answered = clock()
+    start = answered if started is None else started
+    watch = replace(watch, goals=goals or {}) if watch else Watch(before, goals or {})
     with ui.progress() as shown:
         board = Board(shown)
         while True:

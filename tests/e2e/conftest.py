@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,27 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+@contextmanager
+def swarm_of_one(lab: Lab, folder: Path) -> Iterator[Swarmkit]:
+    """The command, on a swarm of the lab's first machine, which has the lab's base image."""
+    host = {
+        "name": "m1",
+        "address": "127.0.0.1",
+        "port": lab.nodes["m1"]["ssh_port"],
+        "private_address": lab.nodes["m1"]["address"],
+        "user": "swarmkit",
+        "key": str(lab.inventory.parent / "id_ed25519"),
+    }
+    path = folder / "inventory.yml"
+    known = str(lab.inventory.parent / "known_hosts")
+    path.write_text(yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": [host]}))
+    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
+    sk("init")
+    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
+    yield sk
+    sk("reset")
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.e2e.conftest import Lab, eventually, swarm_of_one
+from tests.terminal import typed
 
 IMAGE = "swarmkit/base:13"
 
@@ -31,24 +31,8 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 
 @pytest.fixture(scope="module")
 def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    """The command, on a swarm of one machine."""
-    folder = tmp_path_factory.mktemp("deploy")
-    host = {
-        "name": "m1",
-        "address": "127.0.0.1",
-        "port": lab.nodes["m1"]["ssh_port"],
-        "private_address": lab.nodes["m1"]["address"],
-        "user": "swarmkit",
-        "key": str(lab.inventory.parent / "id_ed25519"),
-    }
-    path = folder / "inventory.yml"
-    known = str(lab.inventory.parent / "known_hosts")
-    path.write_text(yaml.safe_dump({"cluster": "deploy", "known_hosts": known, "managers": [host]}))
-    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
-    sk("init")
-    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
-    yield sk
-    sk("reset")
+    with swarm_of_one(lab, tmp_path_factory.mktemp("deploy")) as sk:
+        yield sk
 
 
 def service(**changed: Any) -> dict[str, Any]:
@@ -157,17 +141,81 @@ def test_the_scale_that_runs_is_kept(sk: Swarmkit, lab: Lab) -> None:
     assert specs(lab)["app_db"]["Mode"]["Replicated"]["Replicas"] == 2
 
 
-def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit) -> None:
+@pytest.fixture(scope="module")
+def holder(sk: Swarmkit) -> None:
+    """A service of another stack, with ports."""
+    path = sk.folder / "holder.yml"
+    ports = [{"target": 80, "published": 9090, "mode": "host"}, "9091:80"]
+    path.write_text(json.dumps({"services": {"web": service(ports=ports)}}))
+    sk("stack", "up", str(path), "--name", "holder")
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "bad image": ({"image": "registry.swarmkit.internal:5000/none/such:1"}, "no such image on m1"),
+    "crash loop": (
+        {"command": ["sh", "-c", "echo no such table; exit 3"], "healthcheck": {"disable": True}},
+        "exit 3 on m1",
+    ),
+    "failing health check": (BROKEN, "health check failed"),
+}
+
+
+@pytest.mark.parametrize(
+    "fault", ["bad image", *(pytest.param(name, marks=pytest.mark.soak) for name in [*FAULTS][1:])]
+)
+def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit, fault: str) -> None:
+    changed, words = FAULTS[fault]
     before = specs(lab)
-    broken = good(image="registry.swarmkit.internal:5000/none/such:1")
-    services = {**broken, "db": service(environment={"B": "2"}), "new": service()}
-    path = file(sk, services, "two", networks={"more": {}})
-    failed = up(sk, path, code=4)
+    # All that is deployed together with it goes back too.
+    services = {**good(**changed), "db": service(environment={"B": "2"}), "new": service()}
+    failed = up(sk, file(sk, services, "two", networks={"more": {}}), code=4)
     assert failed["error"]["rolled_back"]
     assert failed["error"]["where"] == "app_web"
+    assert words in failed["error"]["message"]
     assert specs(lab) == before
-    assert [one["state"] for one in sk.json("stack", "history", "app")] == ["done", "done"]
     assert up(sk, file(sk, good(environment={"A": "1"})))["changed"] == 0
+
+
+@pytest.mark.usefixtures("holder")
+def test_what_cannot_run_is_refused_before_the_first_write(lab: Lab, sk: Swarmkit) -> None:
+    before = versions(lab)
+    nowhere = {**service()["deploy"], "placement": {"constraints": ["node.labels.no == 1"]}}
+    host = [{"target": 80, "published": 9090, "mode": "host"}]
+    services = {
+        "web": service(environment={"A": "2"}, deploy=nowhere),
+        "db": service(ports=["9091:80"]),
+        "new": service(ports=host),
+    }
+    refused = up(sk, file(sk, services), code=2)
+    assert {one["where"]: one["message"] for one in refused["errors"]} == {
+        "app_web": "no node fits: 1 of 1 node lacks the label no=1 (constraint node.labels.no == 1)",
+        "app_db": "port 9091/tcp is published by holder_web already",
+        "app_new": "port 9090/tcp in host mode is taken on m1 (holder_web)",
+    }
+    assert versions(lab) == before
+
+
+def test_of_two_deployments_at_once_one_is_done_and_whole(lab: Lab, sk: Swarmkit) -> None:
+    running = {}
+    for who in ("a", "b"):
+        services = {name: {**one, "environment": {"WHO": who}} for name, one in good().items()}
+        path = sk.folder / f"{who}.yml"
+        path.write_text(json.dumps({"services": services, "configs": {"c": {"content": who}}}))
+        command = sk.command("stack", "up", str(path), "--name", "app", "--resolve-image", "never")
+        running[who] = subprocess.Popen(
+            command, env=sk.environment, cwd=sk.folder, stderr=subprocess.PIPE, text=True
+        )
+    said = {who: process.communicate(timeout=120)[1] for who, process in running.items()}
+    codes = {who: process.returncode for who, process in running.items()}
+    done = [who for who, code in codes.items() if code == 0]
+    assert done, said
+    for who in codes.keys() - set(done):
+        assert codes[who] == 1
+        assert "the stack app is locked" in said[who]
+    now = specs(lab)
+    found = {tuple(now[name]["TaskTemplate"]["ContainerSpec"]["Env"]) for name in ("app_web", "app_db")}
+    assert found in [{(f"WHO={who}",)} for who in done]
+    assert {one["state"] for one in sk.json("stack", "history", "app")} == {"done"}
 
 
 def test_a_deployment_that_was_killed_can_be_taken_back(lab: Lab, sk: Swarmkit) -> None:
@@ -222,15 +270,65 @@ def test_what_is_pruned_goes_when_the_rest_runs(lab: Lab, sk: Swarmkit) -> None:
     assert "app_db" not in specs(lab)
 
 
+def test_a_port_goes_from_one_service_to_another(lab: Lab, sk: Swarmkit) -> None:
+    def with_ports(web: list[Any], db: list[Any]) -> str:
+        return file(sk, {"web": service(configs=["c"], ports=web), "db": service(ports=db)})
+
+    both = [{"target": 80, "published": 9070, "mode": "host"}, "9071:80"]
+    assert up(sk, with_ports([], both))["converged"]
+    moved = up(sk, with_ports(both, ["9072:80"]))
+    assert [one["name"] for one in moved["changes"] if one["kind"] == "service"] == ["app_db", "app_web"]
+    # Neither can be first.
+    swapped = up(sk, with_ports(["9072:80"], both))
+    assert "remove" in [one["action"] for one in swapped["changes"]]
+    published = {
+        name: sorted(port["PublishedPort"] for port in spec["EndpointSpec"].get("Ports", ()))
+        for name, spec in specs(lab).items()
+        if "EndpointSpec" in spec
+    }
+    assert published == {"app_web": [9072], "app_db": [9070, 9071]}
+
+
 def test_a_network_is_made_again_only_where_that_is_agreed_to(lab: Lab, sk: Swarmkit) -> None:
     path = file(sk, {"web": service()}, networks={"default": {"attachable": True}})
     before = versions(lab)
     refused = sk("stack", "up", path, "--name", "app", code=2)
     assert "app_default would be made again" in refused.error
     assert "remove network app_default: attachable False → True" in refused.stderr
+    command = sk.command("stack", "up", path, "--name", "app")
+    question = "Type the stack's name to go on"
+    shown = typed(command, sk.environment, {question: "yes"})
+    assert "not confirmed; nothing was changed" in shown
+    assert shown.endswith("exit 2")
     assert versions(lab) == before
-    assert up(sk, path, "-y")["converged"]
+    shown = typed(command, sk.environment, {question: "app"})
+    assert shown.endswith("exit 0"), shown
     assert up(sk, path)["changed"] == 0
+
+
+@pytest.mark.soak
+def test_what_one_stack_made_is_not_taken_over_or_removed_by_another(lab: Lab, sk: Swarmkit) -> None:
+    def second(**top: Any) -> tuple[str, ...]:
+        path = sk.folder / "second.yml"
+        path.write_text(json.dumps({"services": {"api": service(**top.pop("uses"))}, **top}))
+        return "stack", "up", str(path), "--name", "second", "--resolve-image", "never"
+
+    config = {"c": {"content": "one", "name": "shared"}}
+    network = {"n": {"name": "common"}}
+    path = sk.folder / "app.yml"
+    services = {"web": service(configs=["c"], networks=["n"])}
+    path.write_text(json.dumps({"services": services, "configs": config, "networks": network}))
+    up(sk, str(path), "--prune")
+    before = specs(lab)
+    refused = sk(*second(uses={"configs": ["c"]}, configs=config), code=2)
+    assert "there is a config shared already, which is of the stack app" in refused.error
+    sk(*second(uses={"networks": ["n"]}, networks=network))
+    kept = sk("stack", "down", "app", code=1)
+    assert "common: other stacks use the network: second_api; nothing was removed" in kept.error
+    assert specs(lab) == before
+    sk("stack", "down", "second")
+    assert specs(lab) == before
+    assert [one["Name"] for one in inspected(lab, "network")] == ["common"]
 
 
 def test_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swarmkit) -> None:

@@ -6,6 +6,7 @@ The tests run in the order of the file, on one lab; each begins where the one be
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -229,6 +230,48 @@ def test_an_image_that_is_not_to_be_had_is_reported(sk: Swarmkit) -> None:
     error = sk("stack", "up", str(file), "--name", "broken", code=4).error
     assert "broken_box: 0 of 1 tasks run: no such image on " in error
     sk("stack", "down", "broken", code=2)
+
+
+def test_an_image_named_by_tag_runs_by_digest_and_another_under_the_tag_is_seen(
+    lab: Lab, sk: Swarmkit
+) -> None:
+    image = "registry.swarmkit.internal:5000/tests/box:1"
+
+    def push(mark: str) -> None:
+        lab.shell(
+            "m1",
+            f"""set -e
+            mkdir -p /tmp/tagged/bin; cp /bin/sleep /bin/true /tmp/tagged/bin; echo {mark} >/tmp/tagged/mark
+            for library in $(ldd /tmp/tagged/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
+              mkdir -p "/tmp/tagged$(dirname $library)"; cp -L $library "/tmp/tagged$library"
+            done
+            tar -C /tmp/tagged -c . | docker import - {image} >/dev/null
+            docker push -q {image}""",
+        )
+
+    def runs() -> str:
+        return lab.shell(
+            "m1",
+            "docker service inspect tagged_box --format '{{.Spec.TaskTemplate.ContainerSpec.Image}}'",
+        ).strip()
+
+    file = sk.folder / "tagged.yml"
+    file.write_text(
+        f"services:\n  box:\n    image: {image}\n    command: sleep 1000\n    stop_signal: SIGKILL\n"
+        "    healthcheck: {test: [CMD, 'true'], interval: 300ms}\n"
+    )
+    up = ("stack", "up", str(file), "--name", "tagged")
+    push("one")
+    sk(*up)
+    first = runs()
+    assert re.fullmatch(f"{image}@sha256:[0-9a-f]{{64}}", first)
+    push("two")
+    (change,) = sk.json(*up, "--dry-run")["changes"]
+    second = change["fields"]["image"]["to"]
+    assert change["fields"] == {"image": {"from": first, "to": second}}
+    assert re.search("image box@[0-9a-f]{8} → box@[0-9a-f]{8}", sk(*up).stderr)
+    assert runs() == second != first
+    sk("stack", "down", "tagged")
 
 
 def test_an_update_that_fails_is_rolled_back_and_the_site_goes_on(lab: Lab, sk: Swarmkit) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from swarmkit.deploy.plan import ports
 from swarmkit.names import STACK_LABEL
 from swarmkit.remote import Engine, EngineError
 
@@ -17,10 +19,14 @@ NODE = {
     "Description": {"Hostname": "m1", "Platform": {"OS": "linux", "Architecture": "x86_64"}, "Engine": {}},
     "Status": {"State": "ready", "Addr": "192.0.2.1"},
 }
+_ERRORS = {"failed": "it broke", "pending": "no suitable node (insufficient resources on 1 node)"}
 
 
 class MemoryEngine(Engine):
-    """`state` tells in which state a service's task is, from its spec; `writes` are the requests made."""
+    """`state` tells in which state a service's task is, from its spec; `writes` are the requests made.
+
+    As in a swarm, a service that is updated keeps the ports that it had for a moment: for two looks at it.
+    """
 
     def __init__(self, state: Callable[[dict[str, Any]], str] = lambda _: "running") -> None:
         self.name = "memory"
@@ -31,6 +37,8 @@ class MemoryEngine(Engine):
             kind: {} for kind in ("services", "configs", "secrets", "networks")
         }
         self.index = 10
+        self.turn = threading.Lock()
+        self.looks: dict[str, int] = {}
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -50,19 +58,33 @@ class MemoryEngine(Engine):
                     for task in self._tasks(service)
                 ]
             case [kind]:
-                return copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
+                found = copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
+                for one in self.held["services"].values():
+                    self.looks[one["ID"]] = self.looks.get(one["ID"], 0) + 1
+                    if self.looks[one["ID"]] > 2:
+                        _allocate(one)
+                return found
             case [kind, identity]:
                 return copy.deepcopy(self._find(kind, identity))
         raise AssertionError(path)
 
+    def received(self, path: str) -> None:
+        """Called with the path of each request that writes, before it is carried out."""
+
     def post(self, path: str, body: Any = None, params: Any = None, *, headers: Any = None) -> Any:  # noqa: ARG002
-        body = copy.deepcopy(body)
+        # Services are sent side by side; a swarm takes one thing after the other.
+        with self.turn:
+            return self._post(path, copy.deepcopy(body), params)
+
+    def _post(self, path: str, body: Any, params: Any) -> Any:
+        self.received(path)
         match path.strip("/").split("/"):
             case [kind, "create"]:
                 name = body["Name"]
                 self._write(f"create {kind} {name}")
                 if name in self.held[kind]:
                     raise EngineError(f"{name} already exists", 409)
+                self._check_ports(body)
                 self.index += 1
                 identity = f"id-{self.index}"
                 times = {"CreatedAt": _now(), "UpdatedAt": _now()}
@@ -72,24 +94,36 @@ class MemoryEngine(Engine):
                     else {"ID": identity, "Spec": self._kept(body), **times, "Version": {"Index": self.index}}
                 )
                 self.held[kind][name] = made
+                _allocate(made)
                 return {"ID": identity, "Id": identity}
             case [kind, identity, "update"]:
                 found = self._find(kind, identity)
                 self._write(f"update {kind} {found['Spec']['Name']}")
                 if found["Version"]["Index"] != params["version"]:
                     raise EngineError("update out of sequence", 500)
+                self._check_ports(body)
                 self.index += 1
                 found |= {"PreviousSpec": found["Spec"], "Spec": self._kept(body), "UpdatedAt": _now()}
                 found["Version"] = {"Index": self.index}
+                self.looks[found["ID"]] = 0
                 return None
         raise AssertionError(path)
 
     def delete(self, path: str, _params: Any = None) -> None:
+        self.received(path)
         _, kind, identity = path.split("/")
         found = self._find(kind, identity)
         name = found.get("Name") or found["Spec"]["Name"]
         self._write(f"remove {kind} {name}")
         del self.held[kind][name]
+
+    def _check_ports(self, spec: dict[str, Any]) -> None:
+        """As the swarm: by what it works with, which may be a moment behind the specs."""
+        wanted = ports(spec)
+        for other in self.held["services"].values():
+            taken = ports(other["Spec"]) | ports({"EndpointSpec": other["Endpoint"]})
+            if other["Spec"]["Name"] != spec["Name"] and wanted & taken:
+                raise EngineError(f"port is already in use by service {other['Spec']['Name']}", 400)
 
     def _write(self, what: str) -> None:
         # The locks' and revisions' own are not the stack's.
@@ -121,7 +155,7 @@ class MemoryEngine(Engine):
                 "Status": {
                     "State": state,
                     "Timestamp": _now(),
-                    "Err": "it broke" if state == "failed" else "",
+                    "Err": _ERRORS.get(state, ""),
                 },
                 "DesiredState": "shutdown" if state in ("complete", "failed") else "running",
                 "Spec": service["Spec"]["TaskTemplate"],
@@ -131,6 +165,10 @@ class MemoryEngine(Engine):
             # Three failures are no accident.
             for slot in ([1] * 3 if state == "failed" else [1])
         ]
+
+
+def _allocate(thing: dict[str, Any]) -> None:
+    thing["Endpoint"] = copy.deepcopy(thing.get("Spec", {}).get("EndpointSpec") or {})
 
 
 def _matches(one: dict[str, Any], wanted: dict[str, list[str]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,16 @@ from typing import Any
 from swarmkit.compose.convert import Context, DesiredSecret, DesiredStack, convert
 from swarmkit.compose.load import parse
 from swarmkit.deploy.history import Revision
-from swarmkit.deploy.plan import Change, LiveStack, Plan, dependencies, plan_stack, result, with_ids
+from swarmkit.deploy.plan import (
+    Change,
+    LiveStack,
+    Plan,
+    dependencies,
+    plan_stack,
+    ports,
+    result,
+    with_ids,
+)
 from swarmkit.names import SPEC_LABEL, STACK_LABEL
 
 
@@ -91,6 +100,7 @@ class Swarm:
                         "Version": {"Index": self.index},
                     }
                 case "service":
+                    self._check_ports(change.name, spec)
                     old = held.get(change.name)
                     if old:
                         assert old["Version"]["Index"] == change.version
@@ -109,6 +119,12 @@ class Swarm:
         after = result(live, plan, dependencies(desired))
         self.revisions.append(Revision(number, "me", "up", (), live.before(), after))
         self.apply(plan.changes)
+
+    def _check_ports(self, name: str, spec: Mapping[str, Any]) -> None:
+        for other, service in self.services.items():
+            assert other == name or not ports(spec) & ports(service["Spec"]), (
+                "the engine refuses a taken port"
+            )
 
     def _check_unused(self, change: Change) -> None:
         specs = [service["Spec"]["TaskTemplate"] for service in self.services.values()]

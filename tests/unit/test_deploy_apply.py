@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from swarmkit.cluster.lock import locked
-from swarmkit.compose.convert import DesiredStack
-from swarmkit.deploy.apply import Options, Prepared, carry_out, down, is_met, observe, prepare_return
-from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack
-from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError
+from swarmkit.compose.convert import DesiredStack, convert
+from swarmkit.compose.load import parse
+from swarmkit.deploy.apply import carry_out
+from swarmkit.deploy.down import down
+from swarmkit.deploy.history import Snapshot
+from swarmkit.deploy.observe import observe
+from swarmkit.deploy.options import Options
+from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack, ports, snapshot
+from swarmkit.deploy.prepare import Prepared, prepare, prepare_return
+from swarmkit.deploy.send import is_met
+from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, UsageError
 from swarmkit.names import SECRET_LABEL
 from swarmkit.services.converge import ServiceProgress, Verdict
 from swarmkit.swarm import Service
+from swarmkit.target import Swarm
 from swarmkit.ui import Ui
 from tests.unit.memoryengine import MemoryEngine
 from tests.unit.stackswarm import stack
@@ -96,6 +106,35 @@ def test_what_never_becomes_healthy_holds_back_what_waits_for_it_and_fails() -> 
     assert "create services st_web" not in engine.writes
 
 
+def test_what_cannot_be_placed_ends_the_wait_of_what_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmkit.services.converge.UNPLACED_SECONDS", 0.5)
+    engine = MemoryEngine(lambda spec: "pending" if spec["Name"] == "st_db" else "running")
+    desired = waiting(stack(THREE), web={"db": "service_healthy"})
+    with pytest.raises(NotConverged) as caught:
+        up(engine, desired, replace(OPTIONS, rollback=False))
+    assert caught.value.where == "st_db"
+    # Not only when the time is over, which is said.
+    assert caught.value.message.startswith("0 of 1 tasks run: no node fits")
+
+
+def test_what_fails_ends_the_wait_for_another() -> None:
+    states = {"st_db": "starting", "st_cache": "failed"}
+    engine = MemoryEngine(lambda spec: states.get(spec["Name"], "running"))
+    desired = waiting(stack(THREE), web={"db": "service_healthy"})
+    with pytest.raises(NotConverged) as caught:
+        up(engine, desired, replace(OPTIONS, rollback=False))
+    assert caught.value.where == "st_cache"
+
+
+def test_the_end_of_what_does_not_end_is_waited_for_no_longer_than_allowed() -> None:
+    engine = MemoryEngine()
+    text = THREE.replace("db: {image: x", "db: {image: x, deploy: {restart_policy: {condition: none}}")
+    desired = waiting(stack(text), web={"db": "service_completed_successfully"})
+    with pytest.raises(NotConverged, match=r"after 1 s 0 of 1 tasks completed|after 1 s 1 of 1") as caught:
+        up(engine, desired, replace(OPTIONS, timeout=0.6, rollback=False))
+    assert caught.value.where == "st_db"
+
+
 @pytest.mark.parametrize(
     ("condition", "mode", "verdict", "running", "met"),
     [
@@ -149,6 +188,58 @@ def test_a_stack_that_fails_returns_to_exactly_what_it_was() -> None:
     assert image(engine, "st_web") == "bad:1"
 
 
+def test_a_stack_that_was_ill_is_what_it_was_all_the_same() -> None:
+    engine = MemoryEngine()
+    old = waiting(stack(THREE), web={"db": "service_healthy"})
+    up(engine, old)
+    before = specs(engine)
+    # Neither what is new runs, nor what was there.
+    engine.state = lambda spec: "failed" if spec["Name"] == "st_db" else "running"
+    new = waiting(stack(THREE.replace("image: x", "image: y")), web={"cache": "service_started"})
+    more = replace(new, services=(*new.services, *stack("services: {new: {image: x}}").services))
+    with pytest.raises(Problems) as caught:
+        up(engine, more)
+    failed, ill = caught.value.errors
+    assert isinstance(failed, NotConverged)
+    assert failed.rolled_back
+    assert "it is what it was, and that does not run either: st_db" in ill.message
+    assert caught.value.exit is Exit.NOT_CONVERGED
+    assert specs(engine) == before
+    assert not observe(engine, "st").unfinished()
+
+
+def test_a_config_of_others_that_has_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = MemoryEngine()
+    text = f"services: {{web: {{image: %s, {HEALTH}, configs: [c]}}}}\nconfigs: {{c: {{external: true}}}}"
+    engine.post("/configs/create", {"Name": "c", "Data": "", "Labels": {}})
+    up(engine, stack(text % "x"))
+    up(engine, stack(text.replace(", configs: [c]", "") % "y"))
+    engine.held["configs"].pop("c")
+    with pytest.raises(OperationFailed, match='there is no config "c" in the swarm') as caught:
+        carry_out(engine, ui(), prepare_return(engine, "st", None), replace(OPTIONS, rollback=False))
+    assert caught.value.where == "st_web"
+
+
+def test_a_port_is_taken_once_it_has_been_given_up_and_also_on_the_way_back() -> None:
+    text = "services: {a: {image: x, %s ports: [%s]}, b: {image: x, %s ports: [%s]}}"
+    old = stack(text % (HEALTH + ",", "'80:80'", HEALTH + ",", "'81:80'"))
+    engine = MemoryEngine()
+    up(engine, old)
+    before = specs(engine)
+    up(engine, stack(text % (HEALTH + ",", "", HEALTH + ",", "'80:80'")))
+    assert engine.writes == ["update services st_a", "update services st_b"]
+    up(engine, old)
+    assert engine.writes == ["update services st_b", "update services st_a"]
+    # Swapped, and taken back.
+    engine.state = lambda spec: "failed" if ports(spec) == {"82/tcp"} else "running"
+    services = text[:-1] % (HEALTH + ",", "'81:80'", HEALTH + ",", "'80:80'")
+    with pytest.raises(NotConverged):
+        up(engine, stack(f"{services}, c: {{image: x, ports: ['82:82']}}}}"))
+    now = specs(engine)
+    assert {name: ports(now[name]) for name in ("st_a", "st_b")} == {"st_a": {"80/tcp"}, "st_b": {"81/tcp"}}
+    assert now.keys() == before.keys()
+
+
 def test_a_step_that_the_swarm_refuses_is_a_failure_of_the_whole() -> None:
     engine = MemoryEngine()
     up(engine, stack(THREE))
@@ -178,34 +269,85 @@ class Killed(BaseException):
     """The process ends, whatever is written to catch errors."""
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_what_was_killed_at_any_step_is_completed_or_taken_back_by_the_next(at: int) -> None:
-    for way in ("complete", "back"):
-        engine = MemoryEngine()
-        up(engine, stack(THREE, [("key", b"one")]))
-        before = specs(engine)
-        new = stack(THREE.replace("image: x", "image: y"), [("key", b"two")])
-        left = at
+class Mortal(MemoryEngine):
+    """An engine whose client lives for so many writes more, its locks and revisions included."""
 
-        def kill(what: str) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
+    left: int | None = None
 
-        engine.on_write = kill
-        with pytest.raises(Killed):
-            up(engine, new)
-        assert observe(engine, "st").unfinished()
-        engine.on_write = lambda _: None
-        if way == "back":
-            carry_out(engine, ui(), prepare_return(engine, "st", None), OPTIONS)
-            assert specs(engine) == before
+    def received(self, path: str) -> None:
+        if self.left is not None:
+            if self.left == 0:
+                raise Killed(path)
+            self.left -= 1
+
+
+def state(engine: MemoryEngine) -> Snapshot:
+    return replace(snapshot(observe(engine, "st")), depends_on={})
+
+
+OLD = stack(THREE, [("key", b"one")])
+NEW = waiting(
+    stack(
+        THREE.replace("image: x", "image: y").replace("db: {", "db: {ports: ['80:80'], ")
+        + "\nconfigs: {c: {content: one}}",
+        [("key", b"two")],
+    ),
+    web={"db": "service_healthy"},
+)
+
+
+def same_salt() -> bytes:
+    return b"0" * 16
+
+
+def killed_at(moment: int, *, ill: bool) -> tuple[Mortal, bool]:
+    """A deployment of NEW over OLD whose process ends before a write; whether it came so far."""
+    engine = Mortal()
+    up(engine, OLD, salt=same_salt)
+    if ill:
+        engine.state = lambda spec: (
+            "failed" if spec["TaskTemplate"]["ContainerSpec"]["Image"] == "y:latest" else "running"
+        )
+    engine.left = moment
+    try:
+        up(engine, NEW, salt=same_salt)
+    except Killed:
+        was_killed = True
+    except SwarmkitError:
+        was_killed = False
+    else:
+        was_killed = False
+    engine.left, engine.state = None, lambda _: "running"
+    return engine, was_killed
+
+
+@pytest.mark.parametrize("ill", [False, True])
+@pytest.mark.parametrize("way", ["complete", "back"])
+def test_what_was_killed_before_any_write_is_completed_or_taken_back_by_the_next(way: str, ill: bool) -> None:
+    fresh = Mortal()
+    up(fresh, OLD, salt=same_salt)
+    old = state(fresh)
+    up(fresh, NEW, salt=same_salt)
+    new = state(fresh)
+    free = replace(OPTIONS, break_lock=True)
+    for moment in range(100):
+        engine, was_killed = killed_at(moment, ill=ill)
+        if not was_killed:
+            break
+        if way == "complete":
+            up(engine, NEW, free, salt=same_salt)
+            assert state(engine).services == new.services
+            assert state(engine).networks == new.networks
+            assert not up(engine, NEW).changes
+        elif observe(engine, "st").unfinished():
+            carry_out(engine, ui(), prepare_return(engine, "st", None), free)
+            assert state(engine) == old
         else:
-            up(engine, new)
-            assert {image(engine, name) for name in engine.held["services"]} == {"y:latest"}
-            assert not up(engine, new).changes
-        assert not observe(engine, "st").unfinished()
+            # Before the first, or after the last.
+            assert state(engine) in (old, new)
+        assert not any(one.is_open for one in observe(engine, "st").revisions)
+    assert moment > 8
+    assert state(engine) == (old if ill else new)
 
 
 def test_a_second_deployment_of_the_stack_at_the_same_time_is_refused() -> None:
@@ -223,6 +365,24 @@ def test_what_is_pruned_goes_once_the_rest_runs() -> None:
     up(engine, stack(THREE))
     up(engine, stack(f"services: {{web: {{image: y, {HEALTH}}}}}"), prune=True)
     assert engine.writes == ["update services st_web", "remove services st_cache", "remove services st_db"]
+
+
+def test_a_port_of_a_service_that_is_pruned_can_be_had_by_another() -> None:
+    engine = MemoryEngine()
+    swarm = cast(Swarm, SimpleNamespace(engine=engine, fleet=None))
+
+    def published_by(name: str, *, prune: bool) -> Prepared:
+        text = f"services: {{{name}: {{image: x, {HEALTH}, ports: ['80:80']}}}}"
+        project = parse(text, "stack.yml", Path("/s"), {})
+        return prepare(swarm, ui(), project, "st", prune=prune, resolve_image="never")
+
+    carry_out(engine, ui(), published_by("old", prune=False), OPTIONS)
+    with pytest.raises(UsageError, match="port 80/tcp is published by st_old already") as caught:
+        published_by("new", prune=False)
+    assert "--prune" in caught.value.hint
+    engine.writes.clear()
+    carry_out(engine, ui(), published_by("new", prune=True), OPTIONS)
+    assert engine.writes == ["remove services st_old", "create services st_new"]
 
 
 def test_a_service_that_the_swarm_itself_has_touched_is_updated_all_the_same() -> None:
@@ -253,6 +413,35 @@ def test_down_takes_dependents_first_and_leaves_nothing() -> None:
     ]
     assert not any(engine.held.values())
     assert down(engine, ui(), "st", OPTIONS) == []
+
+
+def test_what_services_of_other_stacks_use_keeps_a_stack_from_going_down() -> None:
+    engine = MemoryEngine()
+    up(
+        engine,
+        stack(f"services: {{web: {{image: x, {HEALTH}, networks: [n]}}}}\nnetworks: {{n: {{name: shared}}}}"),
+    )
+    text = (
+        f"services: {{api: {{image: x, {HEALTH}, networks: [n]}}}}\n"
+        "networks: {n: {name: shared, external: true}}"
+    )
+    other = convert(parse(text, "stack.yml", Path("/s"), {}), "other")
+    live = observe(engine, "other")
+    carry_out(
+        engine,
+        ui(),
+        Prepared(other, lambda live: plan_stack(other, live), live, plan_stack(other, live)),
+        OPTIONS,
+    )
+    engine.writes.clear()
+    with pytest.raises(OperationFailed, match="other stacks use the network: other_api") as caught:
+        down(engine, ui(), "st", OPTIONS)
+    assert caught.value.where == "shared"
+    assert engine.writes == []
+    down(engine, ui(), "other", OPTIONS)
+    assert "shared" in engine.held["networks"]
+    down(engine, ui(), "st", OPTIONS)
+    assert not any(engine.held.values())
 
 
 def test_no_secret_is_in_what_is_said_or_kept_in_the_open(capfd: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,15 @@ def test_revisions_are_told_apart_from_other_configs_and_put_in_order() -> None:
     assert [one.number for one in decode_all([*raws, *swarm.live().configs])] == [9, 10]
 
 
+@pytest.mark.parametrize("data", [b"?", lzma.compress(b"?"), lzma.compress(b'{"who": "me"}')])
+def test_a_revision_of_another_making_is_named(data: bytes) -> None:
+    raw = kept(revision(deployed(ONE)))
+    raw["Spec"]["Data"] = base64.b64encode(data).decode()
+    with pytest.raises(OperationFailed, match="cannot read the revision") as caught:
+        decode_all([raw])
+    assert caught.value.where == "swarmkit-rev-st-1"
+
+
 def test_no_secret_is_in_a_revision() -> None:
     swarm = deployed("services: {web: {image: x}}", [("key", b"hunter2")])
     text = lzma.decompress(encode(revision(swarm))).decode()

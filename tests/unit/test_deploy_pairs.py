@@ -10,52 +10,10 @@ from swarmkit.compose.convert import DesiredStack
 from swarmkit.deploy.history import Revision
 from swarmkit.deploy.plan import contents, plan_return, plan_stack, snapshot
 from swarmkit.names import SPEC_LABEL
+from tests.twenty import FILES
 from tests.unit.stackswarm import Swarm, stack
 
-TAIL = """
-networks: {n: {attachable: true}, m: {internal: true}}
-volumes: {v: }
-configs: {c: {content: one}, d: {content: one}}
-"""
-OTHER = """
-networks: {n: {driver_opts: {mtu: "9"}}, m: }
-volumes: {v: {driver: other}}
-configs: {c: {content: two}, d: {content: one, labels: {a: b}}}
-"""
-FILES: list[tuple[str, list[tuple[str, bytes]]]] = [
-    ("services: {web: {image: x}}", []),
-    ("services: {web: {image: y:2}}", []),
-    ("services: {db: {image: x}}", []),
-    ("services: {web: {image: x, deploy: {replicas: 3}}, db: {image: x}}", []),
-    ("services: {web: {image: x, deploy: {mode: global}}, db: {image: y}}", []),
-    ("services: {web: {image: x, ports: ['80:80']}, db: {image: x}}", []),
-    ("services: {web: {image: x}, api: {image: x, ports: ['81:80/udp', '80']}}", []),
-    ("services: {web: {image: x, environment: {A: a, B: ''}, command: run 'a b'}}", []),
-    ("services: {web: {image: x, environment: {A: b}, entrypoint: [a], labels: {a: b}}}", []),
-    ("services: {web: {image: x, configs: [c]}}" + TAIL, []),
-    ("services: {web: {image: x, configs: [c, d]}, db: {image: x, configs: [d]}}" + OTHER, []),
-    ("services: {web: {image: x, networks: [n]}, db: {image: x, networks: [n, m]}}" + TAIL, []),
-    ("services: {web: {image: x, networks: [n, m]}, db: {image: x, networks: [default]}}" + OTHER, []),
-    ("services: {web: {image: x, volumes: ['v:/a', '/b:/c:ro']}}" + TAIL, []),
-    ("services: {web: {image: x, volumes: ['v:/a', /d], cap_add: [KILL]}}" + OTHER, []),
-    ("services: {web: {image: x}}", [("key", b"one")]),
-    ("services: {web: {image: x}, db: {image: y}}", [("key", b"two"), ("more", b"one")]),
-    (
-        "services: {web: {image: x, healthcheck: {test: a, interval: 1s}, deploy: {labels: {a: b}}}}",
-        [("more", b"two")],
-    ),
-    (
-        "services: {web: {image: x, deploy: {update_config: {parallelism: 2}, endpoint_mode: dnsrr}}}",
-        [],
-    ),
-    (
-        "services: {web: {image: x, configs: [c], networks: [m], deploy: {labels: {swarmkit.lb.port: '1'}}},"
-        " api: {image: x, init: true, stop_grace_period: 1s, deploy: {resources: {limits: {cpus: 1}}}}}"
-        + OTHER,
-        [("key", b"one")],
-    ),
-]
-STACKS: list[DesiredStack] = [stack(text, secrets) for text, secrets in FILES]
+STACKS: list[DesiredStack] = [stack(text, [*secrets.items()]) for text, secrets in FILES]
 
 
 @pytest.fixture(autouse=True)

@@ -10,20 +10,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from swarmkit.compose.convert import DesiredStack
 from swarmkit.deploy.history import REVISIONS_KEPT
 from swarmkit.deploy.plan import (
     Change,
+    ConfigContent,
     LiveStack,
     config_version,
     dependencies,
     fingerprint,
     only,
     orphans,
+    plan_return,
     plan_stack,
+    ports,
+    snapshot,
     waves,
     with_ids,
 )
@@ -189,7 +193,7 @@ def test_what_was_changed_by_hand_is_told_apart_from_what_the_file_changes() -> 
     swarm = deployed(ONE)
     _variable_changed(swarm.services["st_web"]["Spec"])
     (found,) = planned(stack(ONE.replace("image: x", "image: y")), swarm.live())
-    assert set(found.fields) == {"image", "env.LEVEL", f"labels.{IMAGE_LABEL}"}
+    assert set(found.fields) == {"image", "env.LEVEL"}
     assert found.by_hand == {"env.LEVEL"}
 
 
@@ -219,6 +223,12 @@ def test_another_number_in_the_file_is_the_new_scale() -> None:
     # No number is the engine's own, 1.
     (change,) = planned(stack(ONE.replace("deploy: {replicas: 3}", "deploy: {}")), swarm.live())
     assert change.fields == {"replicas": {"from": 9, "to": 1}}
+
+
+def test_another_way_to_write_the_same_image_is_said_as_what_it_is() -> None:
+    found = fields("services: {web: {image: x}}", "services: {web: {image: 'x:latest'}}")
+    assert found[f"labels.{IMAGE_LABEL}"] == ("x", "x:latest")
+    assert all(name.startswith("labels.") for name in found)
 
 
 def test_labels_that_others_added_are_left_alone() -> None:
@@ -426,13 +436,32 @@ def test_new_labels_of_a_config_are_set_in_place() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=6))
-def test_a_version_of_a_config_always_holds_its_content(contents: list[bytes]) -> None:
-    live: dict[str, bytes] = {}
+@given(
+    st.lists(
+        st.builds(ConfigContent, st.binary(min_size=1, max_size=2), st.sampled_from(["", "golang"])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_version_of_a_config_always_holds_its_content(contents: list[ConfigContent]) -> None:
+    live: dict[str, ConfigContent] = {}
     for content in contents:
         name = config_version("st_c", content, live)
         assert live.setdefault(name, content) == content
         assert config_version("st_c", content, live) == name
+
+
+def test_what_fills_in_a_config_makes_another_version() -> None:
+    swarm = deployed(with_config("one"))
+    filled = with_config("one").replace("content: one", "content: one, template_driver: golang")
+    made, moved = planned(stack(filled), swarm.live())
+    assert (made.kind, made.action) == ("config", "create")
+    assert made.name != "st_c"
+    assert made.fields["template_driver"] == {"from": None, "to": "golang"}
+    assert moved.fields == {"configs.c.ConfigName": {"from": "st_c", "to": made.name}}
+    swarm.apply([made, moved])
+    assert planned(stack(filled), swarm.live()) == []
+    assert said(planned(stack(with_config("one")), swarm.live())) == ["update service st_web"]
 
 
 def test_what_kept_revisions_need_stays_and_goes_with_the_last_of_them() -> None:
@@ -509,6 +538,35 @@ def test_a_secret_that_docker_made_is_kept_and_that_is_said() -> None:
     assert planned(desired, swarm.live()) == []
 
 
+def driven(**changed: Any) -> DesiredStack:
+    desired = stack(PLAIN, [("key", b"one")])
+    return replace(desired, secrets=(replace(desired.secrets[0], **changed),))
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "values"),
+    [
+        ({"template_driver": "golang"}, "template_driver", (None, "golang")),
+        ({"driver": {"Name": "vault"}, "data": b""}, "driver", (None, "vault")),
+        ({"driver": {"Name": "vault", "Options": {"a": "b"}}}, "driver_opts", (None, {"a": "b"})),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_gives_or_fills_in_a_secret_makes_another_version(
+    changed: dict[str, Any], field: str, values: tuple[Any, Any], marked: bool
+) -> None:
+    swarm = deployed(PLAIN, [("key", b"one")])
+    if not marked:
+        del swarm.secrets[KEY]["Spec"]["Labels"][SECRET_LABEL]
+    made, moved = planned(driven(**changed), swarm.live())
+    assert (made.kind, made.action, made.note) == ("secret", "create", "its driver differs")
+    assert made.fields[field] == {"from": values[0], "to": values[1]}
+    swarm.apply([made, moved])
+    assert planned(driven(**changed), swarm.live()) == []
+    if marked:
+        assert said(planned(driven(), swarm.live())) == ["update service st_web"]
+
+
 def test_a_label_of_a_secret_changes_in_place_and_its_hash_stays() -> None:
     swarm = deployed(PLAIN, [("key", b"one")])
     desired = stack(PLAIN, [("key", b"one")])
@@ -575,8 +633,76 @@ def test_a_pruned_service_gives_up_its_port_before_another_takes_it() -> None:
     changes = planned(stack('services: {new: {image: x, ports: ["80:8080"]}}'), swarm.live(), prune=True)
     assert said(changes) == ["remove service st_old", "create service st_new"]
     assert changes[0].early
+    host = planned(stack(publishing(new=HOST)), swarm.live(), prune=True)
+    assert said(host) == ["remove service st_old", "create service st_new"]
     free = planned(stack('services: {new: {image: x, ports: ["81:8080"]}}'), swarm.live(), prune=True)
     assert said(free) == ["create service st_new", "remove service st_old"]
+
+
+def publishing(**published: list[Any]) -> str:
+    services = {name: {"image": "x", "ports": entries} for name, entries in published.items()}
+    return json.dumps({"services": services})
+
+
+HOST = [{"target": 80, "published": 80, "mode": "host"}]
+
+
+@pytest.mark.parametrize("port", [["80:80"], HOST])
+def test_who_gives_up_a_port_comes_before_who_gets_it(port: list[Any]) -> None:
+    swarm = deployed(publishing(a=[], z=port))
+    moved = stack(publishing(a=port, z=[]))
+    before = swarm.live()
+    plan = plan_stack(moved, before)
+    assert said(plan.changes) == ["update service st_z", "update service st_a"]
+    assert [one.after for one in plan.changes] == [frozenset(), {"st_z"}]
+    to = snapshot(before)
+    swarm.deploy(moved, plan)
+    # And so on the way back.
+    back = plan_return("st", to, swarm.live())
+    assert {one.name: set(one.after) for one in back.changes} == {"st_a": set(), "st_z": {"st_a"}}
+    swarm.apply(back.changes)
+    assert plan_return("st", to, swarm.live()).changes == []
+
+
+def test_a_new_service_waits_for_the_port_of_one_that_stays() -> None:
+    swarm = deployed(publishing(web=["80:80"]))
+    plan = plan_stack(stack(publishing(proxy=["80:80"], web=["81:80"])), swarm.live())
+    assert said(plan.changes) == ["update service st_web", "create service st_proxy"]
+    swarm.apply(plan.changes)
+
+
+def test_of_services_that_swap_ports_one_is_made_again() -> None:
+    swarm = deployed(publishing(a=["80:80"], b=["81:80"], c=["82:80"]))
+    around = stack(publishing(a=["81:80"], b=["82:80"], c=["80:80"]))
+    plan = plan_stack(around, swarm.live())
+    kinds = sorted(one.action for one in plan.changes)
+    assert kinds == ["create", "remove", "update", "update"]
+    gone = plan.changes[0]
+    assert gone.early
+    assert "neither can be first" in gone.note
+    swarm.apply(plan.changes)
+    assert planned(around, swarm.live()) == []
+
+
+def test_who_waits_for_the_service_that_takes_its_port_is_made_again() -> None:
+    swarm = deployed(publishing(a=["80:80"], b=[]))
+    desired = depending(stack(publishing(a=[], b=["80:80"])), a={"b": "service_healthy"})
+    plan = plan_stack(desired, swarm.live())
+    assert said(plan.changes) == ["remove service st_a", "update service st_b", "create service st_a"]
+
+
+def test_what_services_of_other_stacks_use_is_not_removed() -> None:
+    swarm = deployed(TWO)
+    swarm.revisions.clear()
+    used = {swarm.networks["st_n"]["Id"]: ["other_api"], swarm.configs["st_c"]["ID"]: ["other_api"]}
+    desired = stack("services: {web: {image: x}}")
+    changes = planned(desired, replace(swarm.live(), users=used), prune=True)
+    assert said(changes) == ["remove service st_old"]
+
+
+def test_dependencies_on_services_that_are_not_deployed_now_are_remembered() -> None:
+    desired = depending(stack(CHAIN), web={"db": "service_healthy"})
+    assert dependencies(only(desired, ["web"])) == {"st_web": {"st_db": "service_healthy"}}
 
 
 def test_one_service_can_be_deployed_alone() -> None:
@@ -673,6 +799,12 @@ def test_from_any_stack_to_any_other_leads_to_what_the_file_says(
 ) -> None:
     swarm = Swarm()
     for desired in stacks:
+        wanted = [ports(one.spec) for one in desired.services]
+        wanted += (
+            [] if prune else [ports(swarm.services[name]["Spec"]) for name in orphans(desired, swarm.live())]
+        )
+        # Preflight refuses what two services cannot both have.
+        assume(sum(map(len, wanted)) == len(set().union(*wanted)))
         swarm.deploy(desired, plan_stack(desired, swarm.live(), prune=prune))
         assert planned(desired, swarm.live(), prune=prune) == []
         fresh = Swarm()

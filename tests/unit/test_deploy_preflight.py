@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmkit.compose.convert import DesiredService, DesiredStack
+from swarmkit.compose.convert import DesiredConfig, DesiredSecret, DesiredService, DesiredStack
 from swarmkit.deploy.preflight import Finding, Severity, Surroundings, preflight
+from swarmkit.names import STACK_LABEL
 from swarmkit.swarm import Node, Service
-from tests.unit.builders import job, node, service, task
+from tests.unit import builders
+from tests.unit.builders import job, node, task
 
 NODES = (node("n1"), node("n2"), node("n3"))
+
+
+def service(replicas: int | None = 2, **more: Any) -> Service:
+    """One of the stack's, unless its labels say otherwise."""
+    return builders.service(replicas, **{"labels": {STACK_LABEL: "shop"}, **more})
 
 
 def stack(*services: Service, **more: Any) -> DesiredStack:
@@ -147,9 +154,37 @@ def test_a_port_of_another_service_is_refused() -> None:
 
 
 def test_a_port_of_a_service_that_is_no_longer_in_the_file_is_told_with_what_to_do() -> None:
-    old = service(1, name="shop_old", labels={"com.docker.stack.namespace": "shop"}, **ports(8080))
+    old = service(1, name="shop_old", labels={STACK_LABEL: "shop"}, **ports(8080))
     found = preflight(stack(service(1, **ports(8080))), Surroundings(NODES, [old]))
-    assert found[0].hint.endswith("docker service rm shop_old")
+    assert "where it has left the file, with --prune" in found[0].hint
+
+
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_port_of_a_service_that_is_pruned_is_free(mode: str) -> None:
+    old = service(3, name="shop_old", labels={STACK_LABEL: "shop"}, **ports(8080, mode=mode))
+    held = [task(n, of="shop_old", on=f"n{n}") for n in (1, 2, 3)]
+    desired = stack(service(1, **ports(8080, mode=mode)))
+    assert preflight(desired, Surroundings(NODES, [old], held))
+    assert preflight(desired, Surroundings(NODES, [old], held, pruned=["shop_old"])) == []
+
+
+def test_what_has_the_name_of_something_of_the_stacks_and_is_not_its_own_is_refused() -> None:
+    desired = stack(
+        service(1, name="shop_web"),
+        configs=(DesiredConfig("shared", b"", {}), DesiredConfig("shop_c", b"", {})),
+        secrets=(DesiredSecret("key", b"", {}),),
+    )
+    others = Surroundings(
+        NODES,
+        [service(1, name="shop_web", labels={STACK_LABEL: "other"})],
+        configs={"shared": "other", "shop_c": "shop"},
+        secrets={"key": ""},
+    )
+    assert messages(preflight(desired, others)) == [
+        "error shop: there is a service shop_web already, which is of the stack other",
+        "error shop: there is a config shared already, which is of the stack other",
+        "error shop: there is a secret key already, which no stack made",
+    ]
 
 
 def test_two_services_of_one_file_cannot_publish_one_port() -> None:
@@ -183,7 +218,7 @@ def test_all_that_is_missing_is_told_at_once() -> None:
         external_configs=("settings",),
         external_secrets=("password", "known"),
     )
-    around = Surroundings(NODES, networks=frozenset({"there"}), secrets=frozenset({"known"}))
+    around = Surroundings(NODES, networks=frozenset({"there"}), secrets={"known": ""})
     found = preflight(desired, around)
     assert messages(found)[:4] == [
         'error shop: there is no network "lan" in the swarm',

@@ -12,18 +12,32 @@ The rules:
 - A service cannot turn from replicated to global or back, and a network cannot change at all: what
   cannot change is removed and made again, early.
 - What is in the swarm and not in the file stays, unless it is to be pruned.
-- Order: what is made again goes; networks, secrets, configs, services by their dependencies; once those
-  run, what is removed: services, configs, secrets, networks.
+- Order: what is made again goes; networks, secrets, configs, services by their dependencies, and one that
+  gives up a port before the one that gets it; once those run, what is removed: services, configs, secrets,
+  networks.
 """
 
-from swarmkit.deploy.plan.contents import config_version, secret_hash
-from swarmkit.deploy.plan.model import Change, LiveStack, Plan, name_of, removal, snapshot, with_ids
-from swarmkit.deploy.plan.order import Dependencies, dependencies, waves
+from swarmkit.deploy.plan.contents import ConfigContent, config_version, secret_hash
+from swarmkit.deploy.plan.model import (
+    Change,
+    LiveStack,
+    Plan,
+    name_of,
+    referred,
+    removal,
+    snapshot,
+    used_ids,
+    with_ids,
+)
+from swarmkit.deploy.plan.order import COMPLETED, Dependencies, dependencies, waves
+from swarmkit.deploy.plan.ports import ports
 from swarmkit.deploy.plan.services import at_live_scale, fingerprint, is_job
 from swarmkit.deploy.plan.stack import as_desired, only, orphans, plan_return, plan_stack, result
 
 __all__ = [
+    "COMPLETED",
     "Change",
+    "ConfigContent",
     "Dependencies",
     "LiveStack",
     "Plan",
@@ -38,10 +52,13 @@ __all__ = [
     "orphans",
     "plan_return",
     "plan_stack",
+    "ports",
+    "referred",
     "removal",
     "result",
     "secret_hash",
     "snapshot",
+    "used_ids",
     "waves",
     "with_ids",
 ]

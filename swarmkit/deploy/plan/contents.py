@@ -6,7 +6,8 @@ removed at the end.
 
 The digits of a config are those of its content's SHA-256. A secret's content must not be guessed from
 anything that others can read: a label holds a slow hash of it (scrypt) with a salt of its own, and
-the digits are from that.
+the digits are from that. What fills in or gives the content (`template_driver`, `driver`) cannot change
+either: another one is another version too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from swarmkit.compose.convert import CONFIG_NAME_LIMIT, DesiredConfig, DesiredSecret, DesiredStack
 from swarmkit.deploy.history import Stored
@@ -25,6 +27,7 @@ from swarmkit.deploy.plan.model import (
     Change,
     Fields,
     LiveStack,
+    identity,
     name_of,
     referred,
 )
@@ -40,13 +43,32 @@ _MEMORY = 64 * 1024 * 1024
 SALT_BYTES = 16
 
 
-def config_version(name: str, data: bytes, live: Mapping[str, bytes]) -> str:
-    """The name under which `data` is, or will be, in a swarm that holds the configs `live` (name → data).
+@dataclass(frozen=True)
+class ConfigContent:
+    """What a config holds, and the name of what fills it in for each task; empty where nothing does."""
 
-    `name` is that of the first version: it is used where it is free or holds the very data.
+    data: bytes
+    template: str = ""
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Self:
+        """From the spec of a config in the swarm."""
+        return cls(base64.b64decode(spec.get("Data") or ""), _made_by(spec).template)
+
+    def digest(self) -> str:
+        """The SHA-256 of all of it, in hexadecimal."""
+        return hashlib.sha256(
+            self.data + (f"\0{self.template}".encode() if self.template else b"")
+        ).hexdigest()
+
+
+def config_version(name: str, content: ConfigContent, live: Mapping[str, ConfigContent]) -> str:
+    """The name under which `content` is, or will be, in a swarm that holds the configs `live` (by name).
+
+    `name` is that of the first version: it is used where it is free or holds the very content.
     """
-    version = _version(name, hashlib.sha256(data).hexdigest())
-    if live.get(name) == data:
+    version = _version(name, content.digest())
+    if live.get(name) == content:
         return name
     if name in live or version in live:
         return version
@@ -55,8 +77,11 @@ def config_version(name: str, data: bytes, live: Mapping[str, bytes]) -> str:
 
 def config_names(desired: DesiredStack, live: LiveStack) -> dict[str, str]:
     """The name of the version of each config, by that of the first version."""
-    held = {name_of(config): base64.b64decode(config["Spec"].get("Data") or "") for config in live.configs}
-    return {config.name: config_version(config.name, config.data, held) for config in desired.configs}
+    held = {name_of(config): ConfigContent.of(config["Spec"]) for config in live.configs}
+    return {
+        config.name: config_version(config.name, ConfigContent.of(config.body()), held)
+        for config in desired.configs
+    }
 
 
 def config_changes(desired: DesiredStack, live: LiveStack) -> Iterator[Change]:
@@ -67,8 +92,12 @@ def config_changes(desired: DesiredStack, live: LiveStack) -> Iterator[Change]:
         if found is not None:
             yield from label_changes("config", found, config.labels)
             continue
-        fields: Fields = {"content": {"from": None, "to": f"{len(config.data)} bytes"}}
-        yield Change("config", config.name, "create", fields, config.body())
+        body = config.body()
+        fields: Fields = {
+            "content": {"from": None, "to": f"{len(config.data)} bytes"},
+            **_made_by(body).fields(),
+        }
+        yield Change("config", config.name, "create", fields, body)
 
 
 def secret_hash(data: bytes, salt: bytes) -> str:
@@ -90,7 +119,8 @@ def secret_changes(
 ) -> tuple[dict[str, str], list[Change], list[str]]:
     """The name of the version of each secret by that of the first; the changes; and what to say of them.
 
-    A secret without our label cannot be compared with ours: it is kept, unless `replace_unknown`.
+    The content of a secret without our label cannot be compared with ours: it is kept, unless
+    `replace_unknown`.
     """
     names: dict[str, str] = {}
     changes: list[Change] = []
@@ -100,10 +130,15 @@ def secret_changes(
         versions = [one for one in live.secrets if name_of(one) in _family(secret.name, live.secrets)]
         # The one in use is most likely the one that is meant, and each look at another takes its time.
         versions.sort(key=lambda one: name_of(one) not in used)
+        body = secret.body()
+        made_by = _made_by(body)
+        alike = [one for one in versions if _made_by(one["Spec"]) == made_by]
         marked = [one for one in versions if SECRET_LABEL in _labels(one)]
-        found = next((one for one in marked if holds(_labels(one)[SECRET_LABEL], secret.data)), None)
-        if found is None and versions and not marked and not replace_unknown:
-            found = versions[0]
+        found = next(
+            (one for one in alike if one in marked and holds(_labels(one)[SECRET_LABEL], secret.data)), None
+        )
+        if found is None and alike and not marked and not replace_unknown:
+            found = alike[0]
             notes.append(
                 f"secret {name_of(found)}: swarmkit has not made it and cannot compare its content; "
                 "it is kept (--replace-secrets makes a new version)"
@@ -116,9 +151,11 @@ def secret_changes(
         is_first = all(name_of(one) != secret.name for one in live.secrets)
         name = secret.name if is_first else _version(secret.name, mark.rpartition(":")[2])
         names[secret.name] = name
-        fields: Fields = {"content": {"from": _HIDDEN if versions else None, "to": _HIDDEN}}
-        note = "the content differs" if versions else ""
-        body = secret.body()
+        fields: Fields = {
+            "content": {"from": _HIDDEN if versions else None, "to": _HIDDEN},
+            **made_by.fields(_made_by(versions[0]["Spec"]) if versions else None),
+        }
+        note = ("the content differs" if alike else "its driver differs") if versions else ""
         spec = {**body, "Name": name, "Labels": {**body["Labels"], SECRET_LABEL: mark}}
         changes.append(Change("secret", name, "create", fields, spec, note=note))
     return names, changes, notes
@@ -150,9 +187,12 @@ def is_version_of(name: str, firsts: Iterable[str]) -> bool:
 
 
 def unused(kind: Stored, live: LiveStack, kept: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The stack's configs, or secrets, that are not among the names to keep."""
+    """The stack's configs, or secrets, that are not among the names to keep, nor used by other stacks."""
     names = set(kept)
-    return sorted((thing for thing in live.stored(kind) if name_of(thing) not in names), key=name_of)
+    return sorted(
+        (one for one in live.stored(kind) if name_of(one) not in names and identity(one) not in live.users),
+        key=name_of,
+    )
 
 
 def needed(kind: Stored, desired: DesiredStack, live: LiveStack, changes: Iterable[Change]) -> Iterator[str]:
@@ -172,6 +212,32 @@ def needed(kind: Stored, desired: DesiredStack, live: LiveStack, changes: Iterab
         # An update makes the present spec the previous one.
         if "update" not in done and found.get("PreviousSpec"):
             yield from referred(found["PreviousSpec"], kind)
+
+
+@dataclass(frozen=True)
+class _MadeBy:
+    """Besides the content, what cannot change: the driver that gives it, and what fills it in."""
+
+    driver: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    template: str = ""
+
+    def fields(self, old: _MadeBy | None = None) -> dict[str, Mapping[str, Any]]:
+        """What is to be said of it, beside what was there before."""
+        old = old or _MadeBy()
+        sides = (
+            ("driver", old.driver, self.driver),
+            ("driver_opts", old.options, self.options),
+            ("template_driver", old.template, self.template),
+        )
+        return {
+            name: {"from": before or None, "to": now or None} for name, before, now in sides if before != now
+        }
+
+
+def _made_by(spec: Mapping[str, Any]) -> _MadeBy:
+    driver, template = spec.get("Driver") or {}, spec.get("Templating") or {}
+    return _MadeBy(driver.get("Name", ""), driver.get("Options") or {}, template.get("Name", ""))
 
 
 def _version(name: str, digest: str) -> str:

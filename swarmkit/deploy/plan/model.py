@@ -28,7 +28,7 @@ class LiveStack:
     `services`, `networks`, `configs` and `secrets` are those with the stack's namespace label (a config's
     data in base64; a secret's is never told). `network_ids` maps the names of networks outside the stack
     to their ids; those of `networks` need not be in it. `users` are the names of other stacks' services
-    by the id of a network that they are on. `revisions` are the stack's own, the newest last.
+    by the id of a network, config or secret that they use. `revisions` are the stack's own, the newest last.
     """
 
     services: Sequence[Mapping[str, Any]] = ()
@@ -69,10 +69,11 @@ class Change:
 
     `fields` is for people: what changes from what to what; `by_hand` names those of them that somebody
     changed in the swarm since swarmkit sent them; `note` is what else there is to know. `early` removals
-    come before all else, others at the very end. A change that `recreates` takes down what runs, and
-    cannot be undone. The rest is for the one who does it: `spec` is the body to send (None for a removal);
-    `live_id` and `version` are the thing's own in the swarm, and `replaces` the spec that a service has
-    there. A service's spec names its configs and secrets; `with_ids` fills in their ids.
+    come before all else, others at the very end. `after` are the services that give this one a port, and
+    have to be sent before it. A change that `recreates` takes down what runs, and cannot be undone.
+    The rest is for the one who does it: `spec` is the body to send (None for a removal); `live_id` and
+    `version` are the thing's own in the swarm, and `replaces` the spec that a service has there. A
+    service's spec names its configs and secrets; `with_ids` fills in their ids.
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Change:
     by_hand: frozenset[str] = frozenset()
     note: str = ""
     early: bool = False
+    after: frozenset[str] = frozenset()
     recreates: bool = False
 
 
@@ -114,9 +116,13 @@ def name_of(thing: Mapping[str, Any]) -> str:
 
 def removal(kind: Kind, thing: Mapping[str, Any]) -> Change:
     """The removal of something that the API gave."""
-    identity = thing["Id"] if kind == "network" else thing["ID"]
     version = thing["Version"]["Index"] if "Version" in thing else None
-    return Change(kind, name_of(thing), "remove", live_id=identity, version=version)
+    return Change(kind, name_of(thing), "remove", live_id=identity(thing), version=version)
+
+
+def identity(thing: Mapping[str, Any]) -> str:
+    """The id of a service, network, config or secret as the API gives them."""
+    return str(thing["ID"] if "ID" in thing else thing["Id"])
 
 
 def targets(spec: Mapping[str, Any]) -> list[str]:
@@ -130,6 +136,13 @@ def referred(spec: Mapping[str, Any], kind: Stored) -> set[str]:
     return {
         reference[name] for reference in (spec["TaskTemplate"].get("ContainerSpec") or {}).get(entries) or ()
     }
+
+
+def used_ids(spec: Mapping[str, Any]) -> set[str]:
+    """The ids of the networks, configs and secrets that a service in the swarm uses."""
+    container = spec["TaskTemplate"].get("ContainerSpec") or {}
+    stored = {one[key] for entries, _, key in REFERENCES.values() for one in container.get(entries) or ()}
+    return {*targets(spec), *stored}
 
 
 def with_references(spec: Spec, kind: Stored, added: Mapping[str, Mapping[str, str]]) -> Spec:

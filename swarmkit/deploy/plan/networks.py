@@ -58,14 +58,14 @@ def network_changes(desired: DesiredStack, live: LiveStack, *, recreate: bool = 
 
 
 def network_removals(desired: DesiredStack, live: LiveStack) -> list[Change]:
-    """The stack's networks that nothing uses any more."""
+    """The stack's networks that nothing uses any more, of other stacks neither."""
     kept = {network.name for network in desired.networks}
     for service in desired.services:
         kept |= set(targets(service.spec))
     return [
         removal("network", network)
         for network in sorted(live.networks, key=name_of)
-        if name_of(network) not in kept
+        if name_of(network) not in kept and network["Id"] not in live.users
     ]
 
 

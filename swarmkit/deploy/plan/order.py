@@ -16,10 +16,9 @@ Dependencies = Mapping[str, Mapping[str, str]]
 
 
 def dependencies(desired: DesiredStack) -> dict[str, dict[str, str]]:
-    """The dependencies among the services of a stack, by their full names."""
-    names = {service.short_name: service.name for service in desired.services}
+    """The dependencies of the services of a stack, by their full names; also on those it is without."""
     return {
-        service.name: {names[key]: value for key, value in service.depends_on.items() if key in names}
+        service.name: {f"{desired.name}_{key}": value for key, value in service.depends_on.items()}
         for service in desired.services
         if service.depends_on
     }
@@ -52,7 +51,7 @@ def check(specs: Iterable[Spec], wanted: Dependencies) -> None:
     raise_all(errors)
 
 
-def in_order(names: Sequence[str], wanted: Dependencies) -> list[str]:
+def in_order(names: Sequence[str], wanted: Mapping[str, Iterable[str]]) -> list[str]:
     """The names, each after those it depends on; otherwise as they were."""
     place = {name: index for index, name in enumerate(names)}
     sorter = TopologicalSorter(

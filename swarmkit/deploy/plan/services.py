@@ -11,10 +11,10 @@ from typing import Any
 from swarmkit.compose.convert import BUILT_IN_NETWORKS, DesiredService, DesiredStack, Spec
 from swarmkit.deploy.plan.differences import differences, readable
 from swarmkit.deploy.plan.model import Change, Fields, LiveStack, name_of, removal, targets
-from swarmkit.names import REPLICAS_LABEL, SPEC_LABEL
+from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SPEC_LABEL
 
-# Labels that say what swarmkit sent; of no interest to people where something else changes as well.
-_MARKS = (f"labels.{SPEC_LABEL}", f"labels.{REPLICAS_LABEL}")
+# Labels that say what was sent; of no interest to people where something else changes as well.
+_MARKS = tuple(f"labels.{label}" for label in (SPEC_LABEL, REPLICAS_LABEL, IMAGE_LABEL))
 _MODES = {"replicatedjob": "replicated-job", "globaljob": "global-job"}
 _JOB_NOTE = "a job: what it does cannot be undone"
 
@@ -43,15 +43,6 @@ def mode(spec: Mapping[str, Any]) -> str:
 def is_job(spec: Mapping[str, Any]) -> bool:
     """Whether the tasks are to end, each once."""
     return mode(spec).endswith("-job")
-
-
-def published(spec: Mapping[str, Any]) -> set[tuple[str, int]]:
-    """The ports that a service takes in the whole swarm, with their protocols."""
-    return {
-        (port.get("Protocol") or "tcp", port["PublishedPort"])
-        for port in (spec.get("EndpointSpec") or {}).get("Ports") or ()
-        if port.get("PublishedPort") and (port.get("PublishMode") or "ingress") == "ingress"
-    }
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ class ServicePlanner:
             "service",
             name,
             "update",
-            # Nothing but our marks differ on a service that docker, or an older swarmkit, deployed.
+            # Nothing but marks differ on a service that docker, or an older swarmkit, deployed.
             fields or marks,
             spec,
             found["ID"],

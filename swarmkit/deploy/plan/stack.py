@@ -33,8 +33,9 @@ from swarmkit.deploy.plan.model import (
     with_references,
 )
 from swarmkit.deploy.plan.networks import network_changes, network_removals
-from swarmkit.deploy.plan.order import Dependencies, check, dependencies, in_order
-from swarmkit.deploy.plan.services import ServicePlanner, is_job, published, stamped
+from swarmkit.deploy.plan.order import Dependencies, check, dependencies
+from swarmkit.deploy.plan.ports import handed_over, ports
+from swarmkit.deploy.plan.services import ServicePlanner, is_job, stamped
 from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_all
 
 
@@ -64,9 +65,7 @@ def plan_stack(
     specs = [stamped(service) for service in named.services]
     names = live.network_names()
     specs += [portable(service["Spec"], names) for service in stay]
-    services = list(ServicePlanner(live, networks.restarted).changes(specs))
-    order = {name: place for place, name in enumerate(in_order([spec["Name"] for spec in specs], wanted))}
-    services.sort(key=lambda change: order[change.name])
+    services = handed_over(ServicePlanner(live, networks.restarted).changes(specs), wanted)
     removals = [_orphan_removal(service, services, networks.restarted) for service in gone]
     changes = [
         *(change for change in [*services, *removals] if change.early),
@@ -99,8 +98,7 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
     desired = as_desired(stack, to)
     raise_all(list(_gone(to, live)))
     networks = network_changes(desired, live, recreate=False)
-    order = in_order(list(to.services), to.depends_on)
-    services = list(ServicePlanner(live).changes([to.services[name] for name in order]))
+    services = handed_over(ServicePlanner(live).changes([*to.services.values()]), to.depends_on)
     labels = [
         change
         for kind in REFERENCES
@@ -188,10 +186,21 @@ def _put(into: dict[str, Spec], change: Change) -> None:
 
 def as_desired(stack: str, to: Snapshot) -> DesiredStack:
     """A stack as a revision has it; its configs and secrets are in the swarm."""
+
+    def short(name: str) -> str:
+        return name.removeprefix(f"{stack}_")
+
     return DesiredStack(
         stack,
         services=tuple(
-            DesiredService(name, name, spec, None, False, to.depends_on.get(name, {}))
+            DesiredService(
+                name,
+                short(name),
+                spec,
+                None,
+                False,
+                {short(other): condition for other, condition in to.depends_on.get(name, {}).items()},
+            )
             for name, spec in to.services.items()
         ),
         networks=tuple(DesiredNetwork(name, spec) for name, spec in to.networks.items()),
@@ -216,9 +225,9 @@ def _orphan_removal(
     service: Mapping[str, Any], services: Sequence[Change], restarted: frozenset[str]
 ) -> Change:
     """The removal of a service: at the end, but early where it is in the way of what comes."""
-    wanted = {port for change in services if change.spec is not None for port in published(change.spec)}
-    taken = wanted & published(service["Spec"])
-    note = f"first, for another service gets its port {min(taken)[1]}" if taken else ""
+    wanted = {port for change in services if change.spec is not None for port in ports(change.spec)}
+    taken = wanted & ports(service["Spec"])
+    note = f"first, for another service gets its port {min(taken).partition('/')[0]}" if taken else ""
     return replace(removal("service", service), early=bool(taken) or name_of(service) in restarted, note=note)
 
 

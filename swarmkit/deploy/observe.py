@@ -1,0 +1,52 @@
+"""Stacks as the swarm holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swarmkit.compose.convert import DesiredStack
+from swarmkit.deploy import history
+from swarmkit.deploy.plan import LiveStack, used_ids
+from swarmkit.names import STACK_LABEL
+from swarmkit.remote import Engine
+from swarmkit.swarm import Service, filters, services
+
+
+def observe(engine: Engine, stack: str) -> LiveStack:
+    """What the swarm holds of a stack."""
+    ours = filters(label=f"{STACK_LABEL}={stack}")
+    overlays = engine.get("/networks", filters(scope="swarm"))
+    configs = engine.get("/configs", ours)
+    users: dict[str, list[str]] = {}
+    own = []
+    for one in engine.get("/services"):
+        if (one["Spec"].get("Labels") or {}).get(STACK_LABEL) == stack:
+            own.append(one)
+            continue
+        for identity in used_ids(one["Spec"]):
+            users.setdefault(identity, []).append(one["Spec"]["Name"])
+    return LiveStack(
+        services=own,
+        networks=[one for one in overlays if (one.get("Labels") or {}).get(STACK_LABEL) == stack],
+        configs=[one for one in configs if not history.is_revision(one)],
+        secrets=engine.get("/secrets", ours),
+        network_ids={one["Name"]: one["Id"] for one in overlays},
+        users=users,
+        revisions=history.decode_all(configs),
+    )
+
+
+def after(engine: Engine, desired: DesiredStack) -> list[Service]:
+    """The swarm's services as they will be once `desired` is deployed."""
+    wanted = {service.name for service in desired.services}
+    others = [service for service in services(engine) if service.name not in wanted]
+    return others + [Service.of({"ID": one.name, "Spec": one.spec}) for one in desired.services]
+
+
+def stacks(known: Sequence[Service]) -> dict[str, list[Service]]:
+    """Services by the stack they belong to."""
+    found: dict[str, list[Service]] = {}
+    for service in known:
+        if service.stack:
+            found.setdefault(service.stack, []).append(service)
+    return found
