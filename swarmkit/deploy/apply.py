@@ -297,12 +297,15 @@ class _Run:
         try:
             self._make(plan, self.prepared.wanted, self.prepared.services)
         except KeyboardInterrupt:
-            self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
+            self._left_half_done()
             raise
         except SwarmkitError as error:
-            # Somebody who has broken our lock is at work now; without a manager nothing can be done.
+            # Somebody who has broken our lock is at work now.
             self.lock.check()
-            if revision is None or not self.options.rollback or error.exit is Exit.UNREACHABLE:
+            if _is_cut_off(error):
+                self._left_half_done()
+                raise
+            if revision is None or not self.options.rollback:
                 raise
             self._return(revision, error)
         if revision is not None:
@@ -311,6 +314,10 @@ class _Run:
             history.forget(self.engine, done[: -history.REVISIONS_KEPT + 1])
         self._remove([change for change in plan.changes if change.action == "remove" and not change.early])
         return plan
+
+    def _left_half_done(self) -> None:
+        stack = self.prepared.stack
+        self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
 
     def _revision(self, live: LiveStack, plan: Plan) -> Revision:
         return Revision(
@@ -453,6 +460,11 @@ def is_met(condition: str, service: Service, state: ServiceProgress) -> bool:
     return there
 
 
+def _is_cut_off(error: SwarmkitError) -> bool:
+    """Whether no manager answers, or none decides: nothing can be returned to what it was either."""
+    return error.exit is Exit.UNREACHABLE or (isinstance(error, EngineError) and error.is_leaderless)
+
+
 def _rolled_back(error: SwarmkitError) -> Iterator[NotConverged]:
     """The errors of a deployment that was taken back, each saying so."""
     for each in error.errors if isinstance(error, Problems) else [error]:
@@ -522,11 +534,19 @@ def _send_again(
     The swarm itself gives a service another version at each turn of an update that goes on.
     """
     now = engine.get(path)
+    if _labels(now["Spec"]) == _labels(body) != _labels(change.replaces):
+        # It was carried out, and the answer was lost with a manager.
+        return None
     if change.replaces is None or now["Spec"] != change.replaces:
         raise OperationFailed(
             "someone else changed it at the same time", where=change.name, hint="run the command again"
         )
     return engine.post(f"{path}/update", body, {"version": now["Version"]["Index"]}, headers=headers)
+
+
+def _labels(spec: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """A service's hold the fingerprint of its spec."""
+    return (spec or {}).get("Labels") or {}
 
 
 def _ids(engine: Engine, kind: str) -> dict[str, str]:

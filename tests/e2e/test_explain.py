@@ -18,10 +18,9 @@ from swarmkit.remote import Fleet
 from swarmkit.services.converge import baseline, converge
 from swarmkit.ui import Output, Ui
 from tests.conftest import Done, Swarmkit
-from tests.e2e.conftest import Lab
+from tests.e2e.conftest import BOX as IMAGE
+from tests.e2e.conftest import Lab, bring_box
 
-# A shell and little more; nothing answers at its registry, so nodes use what they have at once.
-IMAGE = "127.0.0.1:1/box:1"
 # Without a wait between two tries; the engine's own is 5 s.
 AT_ONCE = {"restart_policy": {"delay": "0s"}}
 # Watched for a second instead of five.
@@ -37,17 +36,7 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 @pytest.fixture(scope="module")
 def sk(lab: Lab) -> Iterator[Swarmkit]:
     lab.swarmkit("init")
-    for name in ("m1", "wn1", "wn2"):
-        lab.shell(
-            name,
-            """set -e
-            mkdir -p /tmp/box/bin /tmp/box/tmp
-            for program in sh sleep tail; do cp "$(command -v $program)" /tmp/box/bin; done
-            for library in $(ldd /tmp/box/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
-              mkdir -p "/tmp/box$(dirname $library)"; cp -L $library "/tmp/box$library"
-            done
-            tar -C /tmp/box -c . | docker import - 127.0.0.1:1/box:1 >/dev/null""",
-        )
+    bring_box(lab, "m1", "wn1", "wn2")
     yield lab.swarmkit
     lab.swarmkit("reset")
 
@@ -83,32 +72,38 @@ def said(done: Done) -> dict[str, str]:
     }
 
 
-def test_services_that_fail_say_why_with_their_last_words(sk: Swarmkit, tmp_path: Path) -> None:
+def test_services_that_fail_say_why_with_their_last_words(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
+    on_m1 = {"placement": {"constraints": ["node.role == manager"]}}
     services: dict[str, dict[str, Any]] = {
         "noimage": {"image": "127.0.0.1:1/none:1"},
         "crash": {"image": IMAGE, "command": ["sh", "-c", "echo no such table >&2; exit 3"]},
         "hungry": {
             "image": IMAGE,
-            "command": ["tail", "/dev/zero"],
+            "command": ["sh", "-c", "echo loading; tail /dev/zero"],
             "deploy": {"resources": {"limits": {"memory": "16M"}}},
         },
         "nobind": {**LONG, "volumes": ["/no/such:/x"]},
         "typo": {"image": IMAGE, "command": ["slep", "3600"]},
+        "busy": {**LONG, "ports": [{"target": 80, "published": 9083, "mode": "host"}], "deploy": on_m1},
         "brief": {"image": IMAGE, "command": ["sh", "-c", "echo good-bye"]},
     }
+    # No service, so that nothing is known of it beforehand.
+    lab.shell("m1", f"docker run -d --rm --name holder -p 9083:80 {IMAGE} sleep 3600")
     for name, service in services.items():
         expected = {
             "noimage": r"0 of 1 tasks run: no such image on \w+: 127.0.0.1:1/none:1\n.*connection refused",
             "crash": r"0 of 1 tasks run: exit 3 on \w+\nlast lines of its log:\n  no such table",
-            "hungry": r"0 of 1 tasks run: exit 137: out of memory, limit 16 MB",
+            "hungry": r"0 of 1 tasks run: exit 137: out of memory, limit 16 MB on \w+\nlast .*\n  loading",
             "nobind": r"0 of 1 tasks run: bind source /no/such missing on \w+",
             "typo": r'0 of 1 tasks run: no program "slep" in the image 127.0.0.1:1/box:1',
+            "busy": r"0 of 1 tasks run: port 9083 taken on m1 by a program that is no service\n",
             "brief": r"0 of 1 tasks run: it ended by itself with success [^\n]*\nlast lines.*\n  good-bye",
         }[name]
         deploy = {**AT_ONCE, **service.get("deploy", {})}
         with within(15):
             done = up(sk, tmp_path, {name: {**service, "deploy": deploy}}, code=4)
         assert re.match(expected, said(done)[f"t_{name}"]), said(done)
+    lab.shell("m1", "docker rm -f holder")
     # The same at any time.
     found = sk.json("service", "explain", "brief")
     assert (found["service"], found["running"], found["desired"]) == ("t_brief", 0, 1)
