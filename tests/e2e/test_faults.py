@@ -292,11 +292,11 @@ def three(lab: Lab, sk: Swarmkit, inventory: Callable[..., Path]) -> Swarmkit:
     return found
 
 
-CHAIN = ("a", "b", "c", "d")
+CHAIN = ("a", "b", "c")
 
 
 def chain(folder: Path, level: int, *, anywhere: bool = False) -> tuple[str, ...]:
-    """The command that deploys services of which each waits for the one before it."""
+    """The command that deploys services, of which each waits for the one before it to be updated."""
     services: dict[str, Any] = {}
     for name, before in zip(CHAIN, (None, *CHAIN), strict=False):
         services[name] = {
@@ -304,7 +304,7 @@ def chain(folder: Path, level: int, *, anywhere: bool = False) -> tuple[str, ...
             "command": ["sleep", "3600"],
             "stop_grace_period": "0s",
             "environment": {"LEVEL": str(level)},
-            "depends_on": {before: {"condition": "service_healthy"}} if before else {},
+            "depends_on": {before: {"condition": "service_healthy"}} if before and level > 1 else {},
             "deploy": {
                 "replicas": 2,
                 "update_config": {"monitor": "1s", "parallelism": 0},
@@ -354,7 +354,7 @@ def test_a_manager_that_is_lost_while_it_leads_a_deployment_is_replaced_by_anoth
 
 @ALL_OF_IT
 @pytest.mark.parametrize("lost", ["the leader", "the one that is spoken to"])
-@pytest.mark.parametrize("moment", ["  update service t_a", "  update service t_d", "  t_a: 2 of 2"])
+@pytest.mark.parametrize("moment", ["  update service t_a", "  update service t_c", "  t_a: 2 of 2"])
 @pytest.mark.parametrize("anywhere", [False, True])
 def test_either_of_two_managers_may_be_lost_at_any_moment(
     lab: Lab, three: Swarmkit, tmp_path: Path, lost: str, moment: str, anywhere: bool
