@@ -49,6 +49,8 @@ UNPLACED_SECONDS = 15.0
 UNMATCHED_SECONDS = 2.0
 # How long a slot may stay without a successor: the swarm makes one in the moment it starts a task again.
 ENDED_SECONDS = 1.0
+# Readings so far apart tell nothing of the time between, in which the managers may have had no leader.
+GAP_SECONDS = 3.0
 # So many services have a line each on a terminal.
 LINES_SHOWN = 15
 _clock = time.monotonic
@@ -172,7 +174,7 @@ def progress(
             why.reason if why else "",
             why.code if why else "",
             rolled_back=rolled_back,
-            stuck=stuck,
+            stuck=stuck if _is_led(known) else "",
             patience=patience,
             up=up,
             finished=finished,
@@ -247,7 +249,7 @@ def _job_progress(service: Service, every: Sequence[Task], known: Sequence[Node]
         Verdict.THERE if is_there else Verdict.FAILED if hopeless else Verdict.WAITING,
         why.reason if why else "",
         why.code if why else "",
-        stuck=stuck,
+        stuck=stuck if _is_led(known) else "",
         patience=patience,
         finished=len(completed),
         activity=_activity(newest, view),
@@ -269,6 +271,12 @@ def _eligible(service: Service, known: Sequence[Node]) -> set[str]:
         and node.availability == "active"
         and all(meets(node, constraint) for constraint in service.constraints)
     }
+
+
+def _is_led(known: Sequence[Node]) -> bool:
+    """Whether the leader has taken its work up: a new one first calls all nodes unknown (moby/swarmkit,
+    manager/dispatcher), and until they report nothing goes on."""
+    return all(node.state != "unknown" for node in known)
 
 
 def _newest(service: Service, some: Sequence[Task]) -> list[Task]:
@@ -360,15 +368,16 @@ class Watch:
     before: Baseline
     goals: Mapping[str, Goal] = field(default_factory=dict)
     up_since: dict[str, float] = field(default_factory=dict)
-    stuck_since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # By service: what keeps it, since when, and when that was last seen.
+    stuck: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def judge(self, service: Service, state: ServiceProgress, now: float) -> Verdict:
         """Where the service stands, counted from the starts of its tasks."""
         goal = self.goals.get(service.id, Goal.STABLE)
-        stuck, since = self.stuck_since.get(service.id, ("", now))
-        if state.stuck != stuck:
+        stuck, since, seen = self.stuck.get(service.id, ("", now, now))
+        if state.stuck != stuck or now - seen > GAP_SECONDS:
             since = now
-        self.stuck_since[service.id] = (state.stuck, since)
+        self.stuck[service.id] = (state.stuck, since, now)
         if state.stuck and now - since > state.patience:
             return Verdict.FAILED
         for task in state.up:

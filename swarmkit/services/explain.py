@@ -350,6 +350,8 @@ def _port_taken(case: _Case, match: re.Match[str]) -> Explanation:
         for service in case.view.services
         if service.id != case.service.id and _has_port(published(service.spec, "ingress"), port)
     } | {holder for one, holder in room.ports.items() if _has_port([one], port)}
+    # Its own next try.
+    holders.discard(case.service.name)
     if holders:
         by = ", ".join(sorted(holders))
         return case.explained("port-taken", f"port {port} taken by {by}{case.on_node}", hint=_PORT)

@@ -206,11 +206,11 @@ def test_a_terminal_is_passed_through_with_its_size_and_restored(sk: Swarmkit) -
     # A shell that asks is there; its terminal's size may come a moment after it.
     at.shows("# ")
     at.type(b"until stty size | grep -q '33 101'; do sleep 0.1; done; stty size\r")
-    at.shows("\n33 101")
+    at.shows("33 101\r\n")
     at.resize(20, 77)
     at.process.send_signal(signal.SIGWINCH)
     at.type(b"until stty size | grep -q '20 77'; do sleep 0.1; done; stty size\r")
-    at.shows("\n20 77")
+    at.shows("20 77\r\n")
     # Ctrl-C is the command's.
     at.type(b"sleep 1000\r")
     at.shows("sleep 1000\r\n")

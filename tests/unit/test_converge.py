@@ -392,6 +392,18 @@ def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
     assert Swarm([patient], tasks).converge() == pytest.approx(13.0)
 
 
+def test_the_time_in_which_the_managers_had_no_leader_counts_for_nothing() -> None:
+    gone = task(1, "failed", "shutdown", at="10:00:01", error="task: non-zero exit (2)")
+    one, watch = service(1), Watch(Baseline(BEFORE.time, taken=0.0))
+    stuck = judged(one, [gone])
+    assert watch.judge(one, stuck, 1.0) is Verdict.WAITING
+    # No reading came of it for a while, and then one by a leader that has only begun.
+    assert watch.judge(one, stuck, 21.0) is Verdict.WAITING
+    begun = judged(one, [gone], nodes=[node("n1", state="unknown"), node("n2")])
+    assert watch.judge(one, begun, 22.5) is Verdict.WAITING
+    assert [watch.judge(one, stuck, now) for now in (23.0, 24.5)] == [Verdict.WAITING, Verdict.FAILED]
+
+
 def test_who_reads_for_himself_is_told_what_a_state_becomes_when_it_lasts() -> None:
     swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
     watch = Watch(Baseline(BEFORE.time, taken=0.0))
