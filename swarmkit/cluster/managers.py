@@ -49,9 +49,9 @@ def manager_engine(fleet: Fleet, without: str = "") -> Engine:
 class LastingEngine(Engine):
     """A manager's engine for an operation of many requests, which outlives the manager.
 
-    A request that gets no answer, or finds the managers without a leader, is made again for
-    PATIENCE_SECONDS, through the engine that `another` gives; after that, none is. It may have been carried
-    out the first time. So what was to be created is looked for by its name and labels, an update may be
+    A request that finds the managers without a leader is made again for PATIENCE_SECONDS, and so is one that
+    gets no answer, through the engine that `another` gives; after that, none is. It may have been carried out
+    the first time. So what was to be created is looked for by its name and labels, an update may be
     `is_stale`, and what was to be removed may be gone (404).
     """
 
@@ -115,8 +115,10 @@ class LastingEngine(Engine):
                 self._has_given_up = self._has_given_up or now - since > PATIENCE_SECONDS
                 if self._has_given_up:
                     raise
+                is_lost = isinstance(error, Unreachable)
             self._sleep(POLL_SECONDS)
-            self._change(api)
+            if is_lost:
+                self._change(api)
 
     def _change(self, lost: object) -> None:
         """Go on through another manager, unless another thread has seen to it, or none answers yet."""

@@ -274,8 +274,10 @@ def _eligible(service: Service, known: Sequence[Node]) -> set[str]:
 
 
 def _is_led(known: Sequence[Node]) -> bool:
-    """Whether the leader has taken its work up: a new one first calls all nodes unknown (moby/swarmkit,
-    manager/dispatcher), and until they report nothing goes on."""
+    """Whether the leader has taken its work up, without which nothing goes on.
+
+    A new one first calls all nodes unknown, until they report (moby/swarmkit, manager/dispatcher).
+    """
     return all(node.state != "unknown" for node in known)
 
 
@@ -551,12 +553,14 @@ def _error(one: _Reading, explained: Sequence[Explanation], when: str) -> Swarmk
     reason = first.reason if first else state.reason
     others = [f"also {each.reason}" for each in explained[1:]]
     then = "; rolled back to what ran before" if state.rolled_back else ""
-    if first and state.code == STANDS_STILL:
-        then = "; its update stands still"
+    hint = first.hint if first else ""
+    if state.code == STANDS_STILL and (halt := halted(one.service)):
+        then = "; its update stands still" if first else ""
+        hint = hint or halt.hint
     return NotConverged(
         f"{when}{state.count}{f': {reason}' if reason else ''}{then}",
         where=state.name,
-        hint=(first.hint if first else "") or f"see: swarmkit service ps {state.name}",
+        hint=hint or f"see: swarmkit service ps {state.name}",
         rolled_back=state.rolled_back,
         details=(*(first.details if first else ()), *others),
     )

@@ -17,6 +17,8 @@ from swarmkit.services.placement import Ask, Room, megabytes, obstacles, publish
 from swarmkit.swarm import FAILED_STATES, Node, Service, Task
 
 LOG_LINES = 10
+# The code of an update that the swarm has stopped.
+STANDS_STILL = "update-paused"
 # What a shell and the kernel mean by an exit code.
 _EXIT_CODES: Mapping[int, str] = {
     126: "the program may not be run",
@@ -139,9 +141,6 @@ def troubled(service: Service, tasks: Sequence[Task]) -> list[Task]:
         elif newest.desired in ("running", "ready", "complete"):
             found.append(newest)
     return found
-
-
-STANDS_STILL = "update-paused"
 
 
 def halted(service: Service) -> Explanation | None:

@@ -82,11 +82,11 @@ def machines(docker_engine: None, swarmkit: Swarmkit) -> Iterator[Callable[[int]
 BOX = "127.0.0.1:1/box:1"
 
 
-def bring_box(lab: Lab, *names: str) -> None:
+def bring_box(lab: Lab, *names: str, programs: str = "sh sleep tail") -> None:
     """Make the image BOX on nodes, of programs that they have."""
     script = f"""set -e
     mkdir -p /tmp/box/bin /tmp/box/tmp
-    for program in sh sleep tail; do cp "$(command -v $program)" /tmp/box/bin; done
+    for program in {programs}; do cp "$(command -v $program)" /tmp/box/bin; done
     for library in $(ldd /tmp/box/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
       mkdir -p "/tmp/box$(dirname $library)"; cp -L $library "/tmp/box$library"
     done

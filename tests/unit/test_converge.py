@@ -379,6 +379,18 @@ def test_a_slot_without_a_successor_is_given_a_moment() -> None:
     assert "service logs web" in error.value.hint
 
 
+def test_an_update_that_stands_still_is_told_with_what_has_stopped_it() -> None:
+    failed = task(2, "failed", "shutdown", error="task: non-zero exit (2)")
+    swarm = Swarm([service(2, "paused", "update paused")], lambda _: [task(1), failed])
+    with pytest.raises(NotConverged, match=r"1 of 2 tasks run: exit 2 on n1; its update stands still$"):
+        swarm.converge()
+    # Where all runs after all, what the swarm says of it is all there is.
+    swarm = Swarm([service(1, "paused", "update paused due to failure")], lambda _: [task(1)])
+    with pytest.raises(NotConverged, match=r"1 of 1 tasks run: update paused due to failure$") as error:
+        swarm.converge()
+    assert "docker service update --force web" in error.value.hint
+
+
 def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
     def tasks(now: float) -> list[Task]:
         if now < 5:
