@@ -38,11 +38,11 @@ _NO_LEADER_HINT = (
 )
 
 
-# What a manager answers that has no leader to pass a request on to (moby/swarmkit, manager/raftproxy and
-# manager/controlapi), or is not yet up again (moby, daemon/cluster). A registry's words are not meant.
+# What a manager answers that has no leader to pass a request on to (moby/swarmkit, manager/raftproxy), or is
+# not up again yet (moby, daemon/cluster). What registries say is not meant.
 _LEADERLESS = re.compile(
-    r"does not have a leader|code = (Unavailable|DeadlineExceeded|Canceled)|^context deadline exceeded"
-    r"|not a swarm manager|swarm (component )?is not (yet )?(running|ready)",
+    r"does not have a leader|manager is being prepared|^context deadline exceeded"
+    r"|code = (Unavailable|DeadlineExceeded|Canceled)",
     re.IGNORECASE,
 )
 

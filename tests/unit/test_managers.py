@@ -111,6 +111,10 @@ def test_where_no_manager_answers_any_more_that_is_the_error() -> None:
         (500, "rpc error: code = Unknown desc = update out of sequence"),
         (500, 'Get "https://registry.example/v2/": context deadline exceeded'),
         (404, "service web not found"),
+        (
+            503,
+            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state.",
+        ),
     ],
 )
 def test_what_a_manager_refuses_is_not_tried_again(status: int, message: str) -> None:
