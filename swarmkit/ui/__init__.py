@@ -132,8 +132,9 @@ class Ui:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A line that changes as work goes on; on anything but a terminal, a line a change."""
-        if not self._stderr.isatty() or self._live is not None:
+        """Lines that change as work goes on; on anything but a terminal that can, a line a change."""
+        can_draw = self._stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        if not can_draw or self._live is not None:
             yield Progress(self.say, self.debug)
             return
         from rich.console import Group

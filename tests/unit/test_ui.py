@@ -21,7 +21,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_on_a_terminal_takes_brackets_for_what_they_are() -> None:
+def test_progress_on_a_terminal_takes_brackets_for_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     screen = Terminal()
     ui = Ui(Output.TEXT, stderr=screen)
     with ui.progress() as shown:
@@ -112,6 +113,15 @@ def test_what_is_drawn_stays_in_its_place_and_leaves_nothing_behind(
         "said 2",
         "done",
     ]
+
+
+def test_a_terminal_on_which_nothing_can_be_drawn_is_told_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Terminal()
+    with Ui(Output.TEXT, stderr=screen).progress() as shown:
+        assert shown.rows is None
+        shown.update("  web: 1 of 1 tasks run")
+    assert screen.getvalue() == "  web: 1 of 1 tasks run\n"
 
 
 def test_the_details_of_a_failure_are_lines_and_a_list() -> None:
