@@ -125,6 +125,11 @@ class ServiceProgress:
             return f"{self.finished} of {self.desired} tasks completed"
         return f"{self.running} of {self.desired} tasks run"
 
+    @property
+    def short_count(self) -> str:
+        """`2/3`, the same where there is little room."""
+        return f"{self.finished if self.is_job or self.finished else self.running}/{self.desired}"
+
 
 def progress(
     service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], before: Baseline
@@ -514,8 +519,8 @@ class Board:
 
 
 def _lines(states: Sequence[tuple[ServiceProgress, Verdict]], rows: int) -> str:
-    """A line a service, those that are not there first, no more than a screen of so many rows takes."""
-    ordered = sorted(states, key=lambda each: each[1] is Verdict.THERE)
+    """A line a service, what is wrong first and what is there last; no more than `rows` of a screen take."""
+    ordered = sorted(states, key=lambda each: (each[1] is Verdict.THERE, not each[0].is_troubled))
     width = max((len(state.name) for state, _ in ordered), default=0)
     # One for those that are left out, and one for the cursor.
     most = max(1, min(LINES_SHOWN, rows - 2))
@@ -526,7 +531,7 @@ def _lines(states: Sequence[tuple[ServiceProgress, Verdict]], rows: int) -> str:
             more = "there"
         elif not more and state.verdict is Verdict.THERE:
             more = "watched for a while"
-        lines.append(f"  {state.name:{width}}  {state.count}{f': {more}' if more else ''}")
+        lines.append(f"  {state.name:{width}}  {state.short_count}  {more}".rstrip())
     if len(ordered) > most:
         lines.append(f"  … and {len(ordered) - most} more")
     return "\n".join(lines)

@@ -86,7 +86,7 @@ def bring_box(lab: Lab, *names: str, programs: str = "sh sleep tail") -> None:
     """Make the image BOX on nodes, of programs that they have."""
     script = f"""set -e
     mkdir -p /tmp/box/bin /tmp/box/tmp
-    for program in {programs}; do cp "$(command -v $program)" /tmp/box/bin; done
+    for program in {programs}; do cp /usr/bin/$program /tmp/box/bin; done
     for library in $(ldd /tmp/box/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
       mkdir -p "/tmp/box$(dirname $library)"; cp -L $library "/tmp/box$library"
     done

@@ -460,12 +460,30 @@ def test_on_a_terminal_each_service_has_a_line_and_no_more_than_fit() -> None:
     states = [judged(service(2, name=f"s{n}"), [task(1), task(2, "preparing", on="n2")]) for n in range(20)]
     board.show([(state, state.verdict) for state in states])
     lines = shown[0].splitlines()
-    assert lines[0] == "  s0   1 of 2 tasks run: preparing on n2"
+    assert lines[0] == "  s0   1/2  preparing on n2"
     assert (lines[-1], len(lines)) == ("  … and 5 more", 16)
     # A terminal's size may change.
     rows = 10
     board.show([(state, state.verdict) for state in states])
     assert (shown[1].splitlines()[-1], len(shown[1].splitlines())) == ("  … and 12 more", 9)
+
+
+def test_on_a_terminal_what_is_wrong_stands_first_and_what_is_there_last() -> None:
+    shown: list[str] = []
+    states = [
+        judged(service(1, name="a"), [task(1)]),
+        judged(service(1, name="b"), [task(1, "starting")]),
+        judged(service(1, name="c"), [task(1, "failed", "shutdown", error="task: non-zero exit (2)")]),
+        judged(job(TWICE), [task(None, "complete", "complete", iteration=5)]),
+    ]
+    board = Board(Progress(shown.append, shown.append, rows=lambda: 24))
+    board.show([(state, state.verdict) for state in states])
+    assert shown[0].splitlines() == [
+        "  c    0/1  exit 2 on n1",
+        "  b    0/1  starting on n1",
+        "  web  1/2",
+        "  a    1/1  there",
+    ]
 
 
 def test_a_health_check_makes_waiting_for_the_monitor_window_needless() -> None:
