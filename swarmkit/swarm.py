@@ -121,7 +121,8 @@ class Service:
         job = self.spec["Mode"].get("ReplicatedJob")
         if job is None:
             return None
-        return int(job.get("TotalCompletions") or job.get("MaxConcurrent") or 1)
+        # None at all may be asked for.
+        return int(job.get("TotalCompletions", job.get("MaxConcurrent", 1)))
 
     @property
     def iteration(self) -> int:

@@ -103,18 +103,22 @@ def opened(
 ) -> Iterator[Swarm]:
     """Open a way into the cluster, said first where the command will change something.
 
-    `secrets` may be such as ask nobody. Raises Unreachable where no manager answers.
+    What such a command has begun goes on through another manager where one is lost. `secrets` may be such
+    as ask nobody. Raises Unreachable where no manager answers.
     """
-    from swarmkit.cluster.managers import manager_engine
+    from swarmkit.cluster.managers import LastingEngine, manager_engine
 
     if mutates:
         announce(target, ui)
     if target.inventory is None:
         with _engine_at(target.engine_url, secrets) as engine:
-            yield Swarm(target, engine)
+            yield Swarm(target, LastingEngine(engine, lambda: engine, ui.warn) if mutates else engine)
         return
     with Fleet(target.inventory, secrets=secrets) as fleet:
-        yield Swarm(target, manager_engine(fleet), fleet)
+        engine = manager_engine(fleet)
+        if mutates:
+            engine = LastingEngine(engine, lambda: manager_engine(fleet), ui.warn)
+        yield Swarm(target, engine, fleet)
 
 
 @contextmanager

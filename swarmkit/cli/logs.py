@@ -43,8 +43,12 @@ def show_logs(
     until: str | None,
     tail: str | None,
     timestamps: bool,
+    joins: Callable[[Service], bool] = lambda _: False,
 ) -> None:
-    """Print the logs of the services that `find` gives; following, until they are gone or on Ctrl-C."""
+    """Print the logs of the services that `find` gives; following, until they are gone or on Ctrl-C.
+
+    Following, services that are added later are shown too if each `joins`.
+    """
     from swarmkit.remote import Secrets
     from swarmkit.services import logs
     from swarmkit.swarm import moment
@@ -71,7 +75,7 @@ def show_logs(
 
         try:
             coming = logs.follow(
-                swarm, lambda: opened(target, ui, secrets=secrets), services, wanted, ui.warn
+                swarm, lambda: opened(target, ui, secrets=secrets), services, wanted, ui.warn, joins
             )
             logs.show(ui, coming, follow=True, timestamps=timestamps)
         except KeyboardInterrupt:

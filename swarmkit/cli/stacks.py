@@ -677,4 +677,13 @@ def logs(
     timestamps: Timestamps = False,
 ) -> None:
     """Print what a stack's services write, from all their nodes, in the order of time."""
-    show_logs(globals_of(context), lambda swarm: _known(swarm, stack), follow, since, until, tail, timestamps)
+    show_logs(
+        globals_of(context),
+        lambda swarm: _known(swarm, stack),
+        follow,
+        since,
+        until,
+        tail,
+        timestamps,
+        joins=lambda service: service.stack == stack,
+    )

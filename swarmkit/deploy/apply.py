@@ -17,7 +17,7 @@ from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
 from swarmkit.deploy.send import Sender
 from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
-from swarmkit.remote import Engine, Fleet, while_stale
+from swarmkit.remote import Engine, EngineError, Fleet, while_stale
 from swarmkit.services.converge import Watch, baseline, converge
 from swarmkit.swarm import services
 from swarmkit.ui import Ui
@@ -75,7 +75,7 @@ class _Run:
         try:
             self._reach(plan, revision)
         except KeyboardInterrupt:
-            self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
+            self._left_half_done()
             raise
         if revision is not None:
             history.close(self.engine, stack, revision)
@@ -90,11 +90,18 @@ class _Run:
             self._make(plan, sender)
             self._converge(sender)
         except SwarmkitError as error:
-            # Somebody who has broken our lock is at work now; without a manager nothing can be done.
+            # Somebody who has broken our lock is at work now.
             self.lock.check()
-            if revision is None or not self.options.rollback or error.exit is Exit.UNREACHABLE:
+            if _is_cut_off(error):
+                self._left_half_done()
+                raise
+            if revision is None or not self.options.rollback:
                 raise
             self._return(revision, error)
+
+    def _left_half_done(self) -> None:
+        stack = self.prepared.stack
+        self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
 
     def _revision(self, live: LiveStack, plan: Plan) -> Revision:
         return Revision(
@@ -197,6 +204,11 @@ class _Run:
 
 def _each(error: SwarmkitError) -> Sequence[SwarmkitError]:
     return error.errors if isinstance(error, Problems) else [error]
+
+
+def _is_cut_off(error: SwarmkitError) -> bool:
+    """Whether no manager answers, or none decides: nothing can be returned to what it was either."""
+    return error.exit is Exit.UNREACHABLE or (isinstance(error, EngineError) and error.is_leaderless)
 
 
 def _rolled_back(error: SwarmkitError) -> Iterator[NotConverged]:

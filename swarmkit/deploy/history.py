@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from swarmkit.errors import OperationFailed, UsageError
 from swarmkit.names import REVISION_LABEL, STACK_LABEL, STATE_LABEL
-from swarmkit.remote import Engine, EngineError
+from swarmkit.remote import Engine, EngineError, while_stale
 from swarmkit.swarm import moment
 
 Spec = dict[str, Any]
@@ -180,6 +180,7 @@ def begin(engine: Engine, stack: str, revision: Revision) -> Revision:
     return replace(revision, id=engine.post("/configs/create", body)["ID"])
 
 
+@while_stale
 def close(engine: Engine, stack: str, revision: Revision) -> None:
     """Say that the stack has become what the revision says."""
     raw = engine.get(f"/configs/{revision.id}")

@@ -232,8 +232,16 @@ def _send_again(
     The swarm itself gives a service another version at each turn of an update that goes on.
     """
     now = engine.get(path)
+    if _labels(now["Spec"]) == _labels(body) != _labels(change.replaces):
+        # It was carried out, and the answer was lost with a manager.
+        return None
     if change.replaces is None or now["Spec"] != change.replaces:
         raise OperationFailed(
             "someone else changed it at the same time", where=change.name, hint="run the command again"
         )
     return engine.post(f"{path}/update", body, {"version": now["Version"]["Index"]}, headers=headers)
+
+
+def _labels(spec: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """A service's hold the fingerprint of its spec."""
+    return (spec or {}).get("Labels") or {}

@@ -28,6 +28,9 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CONNECT_SECONDS = 15
 KEEPALIVE_SECONDS = 15
 IDLE_SECONDS = 5
+# How long what was sent may go unconfirmed. A machine without power says nothing, and TCP alone would try
+# for a quarter of an hour.
+SILENT_SECONDS = 30
 
 
 class Connection(RootShell):
@@ -129,6 +132,9 @@ class Connection(RootShell):
         if isinstance(made.transport.sock, socket.socket):
             # As OpenSSH does: the end of a request is not kept back until its beginning has arrived.
             made.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                milliseconds = SILENT_SECONDS * 1000
+                made.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         return made
 
     def _through(self) -> dict[str, Any]:

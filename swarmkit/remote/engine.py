@@ -7,6 +7,7 @@ Engine API's own JSON: the SDK's typed helpers lack fields that Swarm has.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -37,6 +38,15 @@ _NO_LEADER_HINT = (
 )
 
 
+# What a manager answers that has no leader to pass a request on to (moby/swarmkit, manager/raftproxy), or is
+# not up again yet (moby, daemon/cluster). What registries say is not meant.
+_LEADERLESS = re.compile(
+    r"does not have a leader|manager is being prepared|^context deadline exceeded"
+    r"|code = (Unavailable|DeadlineExceeded|Canceled)",
+    re.IGNORECASE,
+)
+
+
 class EngineError(OperationFailed):
     """The engine answered with an error; `status` is its HTTP status."""
 
@@ -48,6 +58,14 @@ class EngineError(OperationFailed):
     def is_stale(self) -> bool:
         """Whether an update was based on a version that someone else has changed since."""
         return "out of sequence" in self.message
+
+    @property
+    def is_leaderless(self) -> bool:
+        """Whether the managers had nobody to decide on the request, as for some seconds after a loss.
+
+        It may have been carried out all the same.
+        """
+        return self.status >= 500 and _LEADERLESS.search(self.message) is not None
 
 
 # An update names the version that it is based on (Engine API); the swarm itself writes into services

@@ -20,9 +20,9 @@ from enum import Enum
 from typing import Any
 
 from swarmkit.errors import NotConverged, SwarmkitError, raise_all
-from swarmkit.remote import Engine, EngineError, Fleet
+from swarmkit.remote import Engine, Fleet
 from swarmkit.services.evidence import Examiner
-from swarmkit.services.explain import Explanation, View, explain, is_quick_end
+from swarmkit.services.explain import STANDS_STILL, Explanation, View, explain, halted, is_quick_end
 from swarmkit.swarm import (
     ACTIVE_STATES,
     FAILED_STATES,
@@ -31,7 +31,7 @@ from swarmkit.swarm import (
     Service,
     Task,
     filters,
-    is_placeable,
+    meets,
     moment,
     nodes,
     tasks,
@@ -49,8 +49,8 @@ UNPLACED_SECONDS = 15.0
 UNMATCHED_SECONDS = 2.0
 # How long a slot may stay without a successor: the swarm makes one in the moment it starts a task again.
 ENDED_SECONDS = 1.0
-# How long the managers may be without a leader before that ends the wait: they choose a new one in seconds.
-LEADERLESS_SECONDS = 15.0
+# Readings so far apart tell nothing of the time between, in which the managers may have had no leader.
+GAP_SECONDS = 3.0
 # So many services have a line each on a terminal.
 LINES_SHOWN = 15
 _clock = time.monotonic
@@ -125,6 +125,11 @@ class ServiceProgress:
             return f"{self.finished} of {self.desired} tasks completed"
         return f"{self.running} of {self.desired} tasks run"
 
+    @property
+    def short_count(self) -> str:
+        """`2/3`, the same where there is little room."""
+        return f"{self.finished if self.is_job or self.finished else self.running}/{self.desired}"
+
 
 def progress(
     service: Service, current: Sequence[Task], every: Sequence[Task], known: Sequence[Node], before: Baseline
@@ -136,20 +141,24 @@ def progress(
     if service.is_job:
         return _job_progress(service, every, known)
     alive = {node.id for node in known if node.state != "down"}
-    places = alive
+    # What runs where nothing is heard from is not known until the node is back, or down.
+    seen = {node.id for node in known if node.is_ready}
     if service.replicas is not None:
-        desired = service.replicas
+        places, desired = alive, service.replicas
     else:
-        # A paused node keeps the task that it has, and gets none.
-        places = {node.id for node in known if is_placeable(node, service.constraints)}
+        places = _eligible(service, known)
         desired = len(places)
-    up = tuple(task for task in current if task.is_up and task.node_id in places)
+    up = tuple(task for task in current if task.is_up and task.node_id in places & seen)
     current_ids = {task.id for task in current}
     leaving = sum(task.is_leaving and task.node_id in alive for task in every)
     outdated = sum(task.is_up and task.id not in current_ids for task in every)
     newest = _newest(service, current)
     finished = sum(
-        task.state == "complete" and not service.restarts_always and task.node_id in places for task in newest
+        task.state == "complete"
+        and not service.restarts_always
+        # Done is done, whatever has become of its node; but it stands for no other node.
+        and (service.replicas is not None or task.node_id in places)
+        for task in newest
     )
     running = len(up)
     view = View(known)
@@ -170,7 +179,7 @@ def progress(
             why.reason if why else "",
             why.code if why else "",
             rolled_back=rolled_back,
-            stuck=stuck,
+            stuck=stuck if _is_led(known) else "",
             patience=patience,
             up=up,
             finished=finished,
@@ -178,19 +187,16 @@ def progress(
         )
 
     is_news = service.update_status != before.updates.get(service.id)
-    match service.update_state if is_news else "":
-        case "paused":
-            return judged(Verdict.FAILED, _Why("paused", service.update_message or "the update was paused"))
-        case "rollback_paused":
-            return judged(Verdict.FAILED, _Why("paused", service.update_message or "the rollback was paused"))
-        case "rollback_completed":
-            # What failed is of the spec that is gone.
-            recent = [task for task in every if task.created >= before.time]
-            cause = _failure(service, recent, view) or _Why("rolled-back", service.update_message)
-            return judged(Verdict.FAILED, cause, rolled_back=True)
+    missing = running + finished < desired
+    if (halt := halted(service)) and (is_news or outdated):
+        return judged(Verdict.FAILED, _Why(halt.code, halt.reason))
+    if is_news and service.update_state == "rollback_completed":
+        # What failed is of the spec that is gone.
+        recent = [task for task in every if task.created >= before.time]
+        cause = _failure(service, recent, view) or _Why("rolled-back", service.update_message)
+        return judged(Verdict.FAILED, cause, rolled_back=True)
     # While it updates, the swarm counts failures itself, and stops or goes back as the spec says.
     is_updating = service.update_state in ("updating", "rollback_started")
-    missing = running + finished < desired
     failures = [task for task in current if _is_failure(service, task) and task.created >= before.time]
     if missing and not is_updating and _is_enough(service, failures, view):
         return judged(Verdict.FAILED, _failure(service, failures, view))
@@ -198,14 +204,16 @@ def progress(
         return judged(Verdict.THERE)
     if not missing and (leaving or outdated):
         return judged(Verdict.WAITING, _Why("stopping", f"{leaving + outdated} still stopping"))
-    ended = [task for task in newest if task.state in FAILED_STATES]
+    ended = [task for task in newest if _is_failure(service, task)]
     if missing and ended and not is_updating:
         why = _failure(service, ended, view)
         return judged(Verdict.WAITING, why, stuck=_first(ended), patience=ENDED_SECONDS)
     pending = [task for task in newest if task.state == "pending" and task.error]
     if pending:
         why = _why(service, pending[0], view)
-        return judged(Verdict.WAITING, why, stuck="unplaced", patience=_unplaced_seconds(service, known))
+        # Its own tasks that stop may make room, after as long as their grace periods say.
+        stuck = "" if leaving else "unplaced"
+        return judged(Verdict.WAITING, why, stuck=stuck, patience=_unplaced_seconds(service, known))
     monitored = None if missing else _Why("monitoring", "the update is being monitored")
     return judged(Verdict.WAITING, _failure(service, failures, view) or monitored)
 
@@ -222,9 +230,8 @@ def _job_progress(service: Service, every: Sequence[Task], known: Sequence[Node]
     if service.completions is not None:
         desired = service.completions
     else:
-        places = {node.id for node in known if is_placeable(node, service.constraints)}
         # Done is done, also on a node that has been drained since.
-        desired = len(places | {str(place) for place in completed})
+        desired = len(_eligible(service, known) | {str(place) for place in completed})
     view = View(known)
     failures = [task for task in current if task.state in FAILED_STATES]
     ended = [task for task in newest if task.state in FAILED_STATES and service.place(task) not in completed]
@@ -247,12 +254,36 @@ def _job_progress(service: Service, every: Sequence[Task], known: Sequence[Node]
         Verdict.THERE if is_there else Verdict.FAILED if hopeless else Verdict.WAITING,
         why.reason if why else "",
         why.code if why else "",
-        stuck=stuck,
+        stuck=stuck if _is_led(known) else "",
         patience=patience,
         finished=len(completed),
         activity=_activity(newest, view),
         is_job=True,
     )
+
+
+def _eligible(service: Service, known: Sequence[Node]) -> set[str]:
+    """The nodes (by id) that are to have a task of a global service, or may have one of another.
+
+    Also those that are not heard from: after a change of leaders that is all of them, until they report
+    again, and the swarm gives none up before it is down (moby/swarmkit, InvalidNode). A paused node keeps
+    the task that it has, and gets none.
+    """
+    return {
+        node.id
+        for node in known
+        if node.state != "down"
+        and node.availability == "active"
+        and all(meets(node, constraint) for constraint in service.constraints)
+    }
+
+
+def _is_led(known: Sequence[Node]) -> bool:
+    """Whether the leader has taken its work up, without which nothing goes on.
+
+    A new one first calls all nodes unknown, until they report (moby/swarmkit, manager/dispatcher).
+    """
+    return all(node.state != "unknown" for node in known)
 
 
 def _newest(service: Service, some: Sequence[Task]) -> list[Task]:
@@ -310,8 +341,7 @@ def _failure(service: Service, some: Sequence[Task], view: View) -> _Why | None:
 
 
 def _unplaced_seconds(service: Service, known: Sequence[Node]) -> float:
-    may_be = any(is_placeable(node, service.constraints) for node in known)
-    return UNPLACED_SECONDS if may_be else UNMATCHED_SECONDS
+    return UNPLACED_SECONDS if _eligible(service, known) else UNMATCHED_SECONDS
 
 
 def _activity(newest: Sequence[Task], view: View) -> str:
@@ -345,15 +375,16 @@ class Watch:
     before: Baseline
     goals: Mapping[str, Goal] = field(default_factory=dict)
     up_since: dict[str, float] = field(default_factory=dict)
-    stuck_since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # By service: what keeps it, since when, and when that was last seen.
+    stuck: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def judge(self, service: Service, state: ServiceProgress, now: float) -> Verdict:
         """Where the service stands, counted from the starts of its tasks."""
         goal = self.goals.get(service.id, Goal.STABLE)
-        stuck, since = self.stuck_since.get(service.id, ("", now))
-        if state.stuck != stuck:
+        stuck, since, seen = self.stuck.get(service.id, ("", now, now))
+        if state.stuck != stuck or now - seen > GAP_SECONDS:
             since = now
-        self.stuck_since[service.id] = (state.stuck, since)
+        self.stuck[service.id] = (state.stuck, since, now)
         if state.stuck and now - since > state.patience:
             return Verdict.FAILED
         for task in state.up:
@@ -394,23 +425,19 @@ def converge(
     nodes. A wait that goes on has the `watch` of its first part, and `started` then (by `clock`). Raises
     NotConverged (Problems for several) with the reason of each that is not there.
     """
-    answered = clock()
-    start = answered if started is None else started
+    start = clock() if started is None else started
     watch = replace(watch, goals=goals or {}) if watch else Watch(before, goals or {})
+    names: dict[str, str] = {}
     with ui.progress() as shown:
         board = Board(shown)
         while True:
-            try:
-                states = _readings(engine, service_ids, before)
-            except EngineError as error:
-                if error.status < 500 or clock() - answered > LEADERLESS_SECONDS:
-                    raise
-                sleep(POLL_SECONDS)
-                continue
-            answered = clock()
-            if len(states) < len(service_ids) and not may_go:
+            states = _readings(engine, service_ids, before)
+            names |= {one.service.id: one.service.name for one in states}
+            gone = set(service_ids) - {one.service.id for one in states}
+            if gone and not may_go:
+                where = ", ".join(sorted(names.get(each, each) for each in gone))
                 raise NotConverged(
-                    "a service was removed while it was waited for", hint="see: swarmkit status"
+                    "removed while it was waited for", where=where, hint="see: swarmkit status"
                 )
             now = clock()
             verdicts = [watch.judge(one.service, one.state, now) for one in states]
@@ -481,8 +508,8 @@ class Board:
         self._said: dict[str, str] = {}
 
     def show(self, states: Sequence[tuple[ServiceProgress, Verdict]]) -> None:
-        if self._shown.is_live:
-            self._shown.update(_lines(states))
+        if self._shown.rows is not None:
+            self._shown.update(_lines(states, self._shown.rows()))
             return
         for state, verdict in states:
             there = verdict is Verdict.THERE
@@ -494,21 +521,23 @@ class Board:
                 self._shown.update(f"  {state.name}: {state.count}{more}")
 
 
-def _lines(states: Sequence[tuple[ServiceProgress, Verdict]]) -> str:
-    """A line a service, those that are not there first, no more than a screen takes."""
-    ordered = sorted(states, key=lambda each: each[1] is Verdict.THERE)
+def _lines(states: Sequence[tuple[ServiceProgress, Verdict]], rows: int) -> str:
+    """A line a service, what is wrong first and what is there last; no more than `rows` of a screen take."""
+    ordered = sorted(states, key=lambda each: (each[1] is Verdict.THERE, not each[0].is_troubled))
     width = max((len(state.name) for state, _ in ordered), default=0)
+    # One for those that are left out, and one for the cursor.
+    most = max(1, min(LINES_SHOWN, rows - 2))
     lines = []
-    for state, verdict in ordered[:LINES_SHOWN]:
+    for state, verdict in ordered[:most]:
         more = state.reason or state.activity
         if verdict is Verdict.THERE:
             more = "there"
         elif not more and state.verdict is Verdict.THERE:
             more = "watched for a while"
-        lines.append(f"  {state.name:{width}}  {state.count}{f': {more}' if more else ''}")
-    if len(ordered) > LINES_SHOWN:
-        lines.append(f"  … and {len(ordered) - LINES_SHOWN} more")
-    return "\n".join(lines).lstrip()
+        lines.append(f"  {state.name:{width}}  {state.short_count}  {more}".rstrip())
+    if len(ordered) > most:
+        lines.append(f"  … and {len(ordered) - most} more")
+    return "\n".join(lines)
 
 
 def _errors(
@@ -531,11 +560,15 @@ def _error(one: _Reading, explained: Sequence[Explanation], when: str) -> Swarmk
     first = next(iter(explained), None)
     reason = first.reason if first else state.reason
     others = [f"also {each.reason}" for each in explained[1:]]
-    back = "; rolled back to what ran before" if state.rolled_back else ""
+    then = "; rolled back to what ran before" if state.rolled_back else ""
+    hint = first.hint if first else ""
+    if state.code == STANDS_STILL and (halt := halted(one.service)):
+        then = "; its update stands still" if first else ""
+        hint = hint or halt.hint
     return NotConverged(
-        f"{when}{state.count}{f': {reason}' if reason else ''}{back}",
+        f"{when}{state.count}{f': {reason}' if reason else ''}{then}",
         where=state.name,
-        hint=(first.hint if first else "") or f"see: swarmkit service ps {state.name}",
+        hint=hint or f"see: swarmkit service ps {state.name}",
         rolled_back=state.rolled_back,
         details=(*(first.details if first else ()), *others),
     )

@@ -5,6 +5,7 @@ Nothing here waits long: an explanation with a part missing is better than none.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swarmkit.errors import SwarmkitError
+from swarmkit.images.credentials import Credentials
 from swarmkit.remote import Engine, EngineError, Fleet
-from swarmkit.services.explain import LOG_LINES, Evidence, Explanation, View, explain, troubled
+from swarmkit.services.explain import LOG_LINES, Evidence, Explanation, View, explain, halted, troubled
 from swarmkit.services.placement import rooms
 from swarmkit.swarm import Node, Service, Task, find_service, nodes, services, tasks
 from swarmkit.ui import Ui
@@ -88,7 +90,7 @@ class Examiner:
             if not service.spec["TaskTemplate"]["ContainerSpec"].get("TTY"):
                 questions.append(lambda: {"log": self._log(task)})
         if "no such image" in task.error.lower():
-            questions.append(lambda: {"registry": self._registry(task.image)})
+            questions.append(lambda: self._registry(task.image))
         return questions
 
     def _state(self, task: Task, node: Node | None) -> dict[str, object]:
@@ -119,13 +121,15 @@ class Examiner:
         text = b"".join(payload for _, payload in frames).decode(errors="replace")
         return [line.rstrip() for line in text.split("\n") if line.strip()][-LOG_LINES:]
 
-    def _registry(self, image: str) -> str:
-        """What the registry says that the managers' engine asks for the image; empty where it has it."""
+    def _registry(self, image: str) -> dict[str, object]:
+        """What the registry says that the managers' engine asks for the image, as `stack up` would."""
+        headers = Credentials.read(os.environ).headers(image)
+        said = ""
         try:
-            self._engine.get(f"/distribution/{image}/json")
+            self._engine.get(f"/distribution/{image}/json", headers=headers)
         except EngineError as error:
-            return error.message
-        return ""
+            said = error.message
+        return {"registry": said, "logged_in": bool(headers)}
 
 
 @dataclass(frozen=True)
@@ -170,12 +174,17 @@ def explain_service(engine: Engine, fleet: Fleet | None, name: str) -> Standing:
     current = [task for task in present(engine, service) if slot is None or service.place(task) == slot]
     ended = {service.place(task) for task in current if task.state == "complete"}
     desired = service.completions or max(service.desired, len(ended)) if service.is_job else service.desired
+    desired = desired if slot is None else 1
+    running = sum(task.state == "running" and task.desired in ("running", "complete") for task in current)
+    problems = examiner.explain(service, current, view)
+    if running < desired and (halt := halted(service)):
+        problems.append(halt)
     return Standing(
         name if slot is not None else service.name,
-        sum(task.state == "running" and task.desired in ("running", "complete") for task in current),
+        running,
         0 if service.restarts_always else len(ended),
-        desired if slot is None else 1,
-        examiner.explain(service, current, view),
+        desired,
+        problems,
     )
 
 

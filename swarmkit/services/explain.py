@@ -8,14 +8,17 @@ container's own state on its node (Engine API, ContainerInspect), its log, and w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from swarmkit.images.credentials import registry_of
 from swarmkit.services.placement import Ask, Room, megabytes, obstacles, published
 from swarmkit.swarm import FAILED_STATES, Node, Service, Task
 
 LOG_LINES = 10
+# The code of an update that the swarm has stopped.
+STANDS_STILL = "update-paused"
 # What a shell and the kernel mean by an exit code.
 _EXIT_CODES: Mapping[int, str] = {
     126: "the program may not be run",
@@ -34,14 +37,16 @@ class Evidence:
     """What was found out about one task beside what the managers know.
 
     `state` is the container's State of ContainerInspect; None where it could not be read, and `unread`
-    says why. `log` are the last lines of its log. `registry` is what the registry answered when it was
-    asked for the image: empty where it has it, or was not asked.
+    says why. `log` are the last lines of its log. `registry` is what the registry answered when a manager
+    asked it for the image, `logged_in` whether with a login: None where it was not asked, empty where it
+    has the image.
     """
 
     state: Mapping[str, Any] | None = None
     unread: str = ""
     log: Sequence[str] = ()
-    registry: str = ""
+    registry: str | None = None
+    logged_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,28 @@ def troubled(service: Service, tasks: Sequence[Task]) -> list[Task]:
     return found
 
 
+def halted(service: Service) -> Explanation | None:
+    """Why a service's update goes no further, though it may not be complete; None where it was not stopped.
+
+    Swarm stops one that fails (`failure_action: pause`, the default), and a rollback that fails itself. It
+    goes on only once the service is updated anew.
+    """
+    match service.update_state:
+        case "paused":
+            what = "update"
+        case "rollback_paused":
+            what = "rollback"
+        case _:
+            return None
+    return Explanation(
+        STANDS_STILL,
+        service.update_message or f"the {what} was paused",
+        hint="correct the cause and deploy a change, or go on with: docker service update --force "
+        f"{service.name}; to go back: docker service rollback {service.name}",
+        task=service.name,
+    )
+
+
 def _tells(service: Service, task: Task) -> bool:
     """Whether the task's end, or what it waits for, says what is wrong."""
     if task.state in FAILED_STATES or (task.state == "pending" and task.error):
@@ -179,7 +206,10 @@ def _unplaced(case: _Case) -> Explanation:
     if not case.task.error:
         return case.explained("waiting", "it waits for a node")
     ask = Ask.of(case.service.spec)
-    reasons = obstacles(ask, case.view.nodes, case.view.left)
+    # A global service's task, which has no slot, waits for its one node, and only that says why.
+    its_own = case.task.node_id if case.task.slot is None else ""
+    places = [node for node in case.view.nodes if its_own in ("", node.id)]
+    reasons = obstacles(ask, places, case.view.left)
     swarm = re.search(r"no suitable node \((.*)\)", case.task.error)
     if not reasons:
         return case.explained(
@@ -237,16 +267,23 @@ def _on_the_way(case: _Case) -> Explanation:
 
 def _no_image(case: _Case, _match: re.Match[str]) -> Explanation:
     said = case.evidence.registry
-    if re.search(_DENIED, said, re.IGNORECASE):
+    login = "your login" if case.evidence.logged_in else "no login"
+    if said and re.search(_DENIED, said, re.IGNORECASE):
         return _denied(case)
-    details = [f"the registry, asked by a manager without a login: {said}"] if said else []
+    details = []
+    hint = (
+        "is the name right, and can the node reach the registry? An image that was built on one machine"
+        " only must be pushed, or built by swarmkit (build:)"
+    )
+    if said == "":
+        details = [f"the registry gives it to a manager that asks with {login}"]
+        hint = "can the node reach the registry?"
+        if case.evidence.logged_in:
+            hint = f"deploy again, and the login goes with the service; else: {hint}"
+    elif said:
+        details = [f"the registry, asked by a manager with {login}: {said}"]
     return case.explained(
-        "no-image",
-        f"no such image{case.on_node}: {case.image}",
-        *details,
-        hint="is the name right, and can the node reach the registry? An image that was built on one machine"
-        " only must be pushed, or built by swarmkit (build:)",
-        hopeless=True,
+        "no-image", f"no such image{case.on_node}: {case.image}", *details, hint=hint, hopeless=True
     )
 
 
@@ -258,14 +295,16 @@ def _denied_by_engine(case: _Case, _match: re.Match[str]) -> Explanation:
 
 
 def _denied(case: _Case) -> Explanation:
-    registry = case.image.partition("/")[0]
-    where = registry if "/" in case.image and ("." in registry or ":" in registry) else "docker.io"
+    registry = registry_of(case.image)
     said = case.evidence.registry or case.task.error
+    hint = f"log in with docker login {registry}, and deploy again: the login goes with the service"
+    if case.evidence.logged_in:
+        hint = f"the login that docker has here for {registry} is of no use for it: {hint}"
     return case.explained(
         "image-denied",
-        f"the registry {where} denies access to {case.image}{case.on_node}, or has no such image",
+        f"the registry {registry} denies access to {case.image}{case.on_node}, or has no such image",
         said,
-        hint=f"log in with docker login {where}, and deploy again: the login goes with the service",
+        hint=hint,
         hopeless=True,
     )
 
@@ -303,14 +342,17 @@ def _wrong_platform(case: _Case, _match: re.Match[str]) -> Explanation:
 
 def _port_taken(case: _Case, match: re.Match[str]) -> Explanation:
     port = next((group for group in match.groups() if group), "")
-    holders = [
+    room = case.view.left.get(case.task.node_id, Room({}))
+    # In `ingress` mode a port is taken on every node, in `host` mode where a task has it.
+    holders = {
         service.name
         for service in case.view.services
-        if service.id != case.service.id
-        and any(one.partition("/")[0] == port for one in published(service.spec, "host"))
-    ]
+        if service.id != case.service.id and _has_port(published(service.spec, "ingress"), port)
+    } | {holder for one, holder in room.ports.items() if _has_port([one], port)}
+    # Its own next try.
+    holders.discard(case.service.name)
     if holders:
-        by = ", ".join(holders)
+        by = ", ".join(sorted(holders))
         return case.explained("port-taken", f"port {port} taken by {by}{case.on_node}", hint=_PORT)
     return case.explained(
         "port-taken",
@@ -318,6 +360,10 @@ def _port_taken(case: _Case, match: re.Match[str]) -> Explanation:
         case.task.error,
         hint=f"see which: swarmkit ssh {case.node or 'NODE'} -- sudo ss -ltnp 'sport = :{port}'",
     )
+
+
+def _has_port(ports: Iterable[str], port: str) -> bool:
+    return any(one.partition("/")[0] == port for one in ports)
 
 
 def _no_network(case: _Case, match: re.Match[str]) -> Explanation:

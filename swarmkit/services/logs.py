@@ -331,66 +331,114 @@ def _trim(known: dict[K, T]) -> None:
         del known[next(iter(known))]
 
 
+class _Ways:
+    """Ways into the swarm, each for STREAMS streams; further ones are opened when they are needed."""
+
+    def __init__(
+        self, first: Swarm, more: Callable[[], AbstractContextManager[Swarm]], opened: ExitStack
+    ) -> None:
+        self._more = more
+        self._opened = opened
+        # With the services (by id) whose streams each has.
+        self._used: list[tuple[Swarm, set[str]]] = [(first, set())]
+
+    def take(self, service_id: str) -> Swarm:
+        way, used = next((each for each in self._used if len(each[1]) < STREAMS), (None, set[str]()))
+        if way is None:
+            way = self._opened.enter_context(self._more())
+            self._used.append((way, used))
+        used.add(service_id)
+        return way
+
+    def give_back(self, service_id: str) -> None:
+        for _, used in self._used:
+            used.discard(service_id)
+
+
 def follow(
     swarm: Swarm,
     more: Callable[[], AbstractContextManager[Swarm]],
     services: Sequence[Service],
     wanted: Range,
     warn: Callable[[str], None],
+    joins: Callable[[Service], bool] = lambda _: False,
 ) -> Iterator[LogLine]:
     """What the services have written and write, as it comes, until all of them have been removed.
 
-    `more` opens further ways into the swarm, for more streams than one connection has room for. A stream
-    that breaks off is taken up again, through whichever manager answers. Raises the error of the managers
-    that has lasted PATIENCE_SECONDS.
+    A service that is added meanwhile is followed too, from its beginning, if it `joins`. `more` opens
+    further ways into the swarm, for more streams than one connection has room for. A stream that breaks off
+    is taken up again, through whichever manager answers. Raises the error of the managers that has lasted
+    PATIENCE_SECONDS.
     """
     start = moment(swarm.engine.get("/info")["SystemTime"])
-    # A service's id says that no more of it comes.
-    coming: queue.Queue[LogLine | Exception | str] = queue.Queue(_WAITING_LINES)
+    # A service is one that joins; its id says that no more of it comes.
+    coming: queue.Queue[LogLine | Exception | Service | str] = queue.Queue(_WAITING_LINES)
     is_over = threading.Event()
 
-    def pump(way: Swarm, service: Service) -> None:
+    def pump(way: Swarm, service: Service, wanted: Range) -> None:
         try:
             for line in _lasting(way, service, Seen(start, wanted), wanted, warn):
                 coming.put(line)
+            ways.give_back(service.id)
             coming.put(service.id)
         except Exception as error:
             coming.put(error)
 
     with ExitStack() as stack:
         stack.callback(is_over.set)
-        way = swarm
-        for number, service in enumerate(services):
-            if number and number % STREAMS == 0:
-                way = stack.enter_context(more())
-            threading.Thread(target=pump, args=(way, service), daemon=True).start()
-        left = {service.id for service in services}
-        threading.Thread(target=_watch, args=(swarm, set(left), coming.put, is_over), daemon=True).start()
+        ways = _Ways(swarm, more, stack)
+        left: set[str] = set()
+
+        def begin(service: Service, wanted: Range) -> None:
+            left.add(service.id)
+            way = ways.take(service.id)
+            threading.Thread(target=pump, args=(way, service, wanted), daemon=True).start()
+
+        for service in services:
+            begin(service, wanted)
+        watching = (swarm, set(left), joins, coming.put, is_over)
+        threading.Thread(target=_watch, args=watching, daemon=True).start()
         while left:
             match coming.get():
                 case Exception() as error:
                     raise error
                 case str() as ended:
                     left.discard(ended)
+                case Service() as new:
+                    begin(new, Range())
                 case line:
                     yield line
 
 
-def _watch(swarm: Swarm, wanted: set[str], gone: Callable[[str], None], is_over: threading.Event) -> None:
-    """Tell which of the wanted services have been removed: their streams stay open (moby, logbroker)."""
+def _watch(
+    swarm: Swarm,
+    known: set[str],
+    joins: Callable[[Service], bool],
+    tell: Callable[[Service | str], None],
+    is_over: threading.Event,
+) -> None:
+    """Tell which services join those that are known, and which of them have been removed.
+
+    Streams of services that are gone stay open (moby, logbroker).
+    """
     engine = swarm.engine
     missing: set[str] = set()
     while not is_over.wait(WATCH_SECONDS):
         try:
-            present = {str(raw["ID"]) for raw in engine.get("/services")}
+            present = [Service.of(raw) for raw in engine.get("/services")]
         except SwarmkitError:
             with suppress(SwarmkitError):
                 engine = swarm.reopened()
             continue
+        for service in present:
+            if service.id not in known and joins(service):
+                known.add(service.id)
+                tell(service)
         # Those that were missing a while ago: their last lines have come since.
         for service_id in missing:
-            gone(service_id)
-        missing = wanted - present
+            tell(service_id)
+        known -= missing
+        missing = known - {service.id for service in present}
 
 
 def _lasting(

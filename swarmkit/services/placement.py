@@ -23,6 +23,8 @@ UNLIMITED = sys.maxsize
 # Go's names for architectures, beside those of the kernel (moby/swarmkit, normalizeArch).
 _ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "aarch64": "arm64"}
 _LEAVING = frozenset({"shutdown", "remove"})
+# A global service's task has its node before it has room there.
+_WAITING = frozenset({"new", "allocated", "pending"})
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 
 
@@ -88,13 +90,14 @@ class Room:
 def rooms(nodes: Iterable[Node], tasks: Iterable[Task], services: Iterable[Service]) -> dict[str, Room]:
     """What is left on each node (by id) beside `tasks`; `services` tells whose they are.
 
-    Tasks that are stopping are not counted: they leave their room in a moment.
+    Tasks that are stopping are not counted: they leave their room in a moment. Nor are those that still
+    wait for room.
     """
     by_id = {service.id: service for service in services}
     used: dict[str, Counter[str]] = {}
     ports: dict[str, dict[str, str]] = {}
     for task in tasks:
-        if task.desired in _LEAVING or task.state in _ENDED or not task.node_id:
+        if task.desired in _LEAVING or task.state in _ENDED | _WAITING or not task.node_id:
             continue
         reserved = (task.raw["Spec"].get("Resources") or {}).get("Reservations") or {}
         used.setdefault(task.node_id, Counter()).update(_amounts(reserved))

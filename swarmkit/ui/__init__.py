@@ -132,21 +132,25 @@ class Ui:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A line that changes as work goes on; on anything but a terminal, a line a change."""
-        if not self._stderr.isatty() or self._live is not None:
+        """Lines that change as work goes on; on anything but a terminal that can, a line a change."""
+        can_draw = self._stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        if not can_draw or self._live is not None:
             yield Progress(self.say, self.debug)
             return
+        from rich.console import Group
         from rich.text import Text
 
-        self._live = self._console(self._stderr)
+        self._live = console = self._console(self._stderr)
         try:
-            with self._live.status("") as status:
+            with console.status("") as status:
 
                 def draw(text: str) -> None:
-                    # As text, or brackets in it would be taken for rich's markup.
-                    status.update(Text(text, no_wrap=True, overflow="ellipsis"))
+                    lines = "\n".join(line.removeprefix("  ") for line in text.splitlines())
+                    # As text, or brackets in it would be taken for rich's markup; in a group, or the lines
+                    # would be joined with the spinner's, and wrapped.
+                    status.update(Group(Text(lines, no_wrap=True, overflow="ellipsis")))
 
-                yield Progress(draw, draw, is_live=True)
+                yield Progress(draw, draw, rows=lambda: console.size.height)
         finally:
             self._live = None
 
@@ -170,13 +174,17 @@ class Ui:
 class Progress:
     """Shows the latest state of something long; equal states are shown once.
 
-    `is_live` says that a state is drawn over the one before, and may have several lines.
+    On a terminal of so many `rows` a state is drawn over the one before, and may have several lines.
     """
 
     def __init__(
-        self, show: Callable[[str], None], show_detail: Callable[[str], None], *, is_live: bool = False
+        self,
+        show: Callable[[str], None],
+        show_detail: Callable[[str], None],
+        *,
+        rows: Callable[[], int] | None = None,
     ) -> None:
-        self.is_live = is_live
+        self.rows = rows
         self._show = show
         self._show_detail = show_detail
         self._last = ""

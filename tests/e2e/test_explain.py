@@ -18,12 +18,11 @@ from swarmkit.remote import Fleet
 from swarmkit.services.converge import baseline, converge
 from swarmkit.ui import Output, Ui
 from tests.conftest import Done, Swarmkit
-from tests.e2e.conftest import Lab
+from tests.e2e.conftest import BOX as IMAGE
+from tests.e2e.conftest import Lab, bring_box
 
-# A shell and little more; nothing answers at its registry, so nodes use what they have at once.
-IMAGE = "127.0.0.1:1/box:1"
-# Without a wait between two tries; the engine's own is 5 s.
-AT_ONCE = {"restart_policy": {"delay": "0s"}}
+# Without a wait between two tries; the engine's own is 5 s. Not for ever, for that would keep the nodes busy.
+AT_ONCE = {"restart_policy": {"delay": "0s", "max_attempts": 3}}
 # Watched for a second instead of five.
 SHORT = {"update_config": {"monitor": "1s"}}
 LONG = {"image": IMAGE, "command": ["sleep", "3600"], "stop_grace_period": "0s"}
@@ -37,17 +36,7 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 @pytest.fixture(scope="module")
 def sk(lab: Lab) -> Iterator[Swarmkit]:
     lab.swarmkit("init")
-    for name in ("m1", "wn1", "wn2"):
-        lab.shell(
-            name,
-            """set -e
-            mkdir -p /tmp/box/bin /tmp/box/tmp
-            for program in sh sleep tail; do cp "$(command -v $program)" /tmp/box/bin; done
-            for library in $(ldd /tmp/box/bin/* | grep -o '/[^ :]*lib[^ :]*' | sort -u); do
-              mkdir -p "/tmp/box$(dirname $library)"; cp -L $library "/tmp/box$library"
-            done
-            tar -C /tmp/box -c . | docker import - 127.0.0.1:1/box:1 >/dev/null""",
-        )
+    bring_box(lab, "m1", "wn1", "wn2")
     yield lab.swarmkit
     lab.swarmkit("reset")
 
@@ -83,32 +72,42 @@ def said(done: Done) -> dict[str, str]:
     }
 
 
-def test_services_that_fail_say_why_with_their_last_words(sk: Swarmkit, tmp_path: Path) -> None:
+def test_services_that_fail_say_why_with_their_last_words(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
+    on_m1 = {"placement": {"constraints": ["node.role == manager"]}}
     services: dict[str, dict[str, Any]] = {
         "noimage": {"image": "127.0.0.1:1/none:1"},
-        "crash": {"image": IMAGE, "command": ["sh", "-c", "echo no such table >&2; exit 3"]},
+        "crash": {
+            "image": IMAGE,
+            "command": ["sh", "-c", "echo no such table >&2; exit 3"],
+            "deploy": {"restart_policy": {"delay": "100ms"}},
+        },
         "hungry": {
             "image": IMAGE,
-            "command": ["tail", "/dev/zero"],
+            "command": ["sh", "-c", "echo loading; tail /dev/zero"],
             "deploy": {"resources": {"limits": {"memory": "16M"}}},
         },
         "nobind": {**LONG, "volumes": ["/no/such:/x"]},
         "typo": {"image": IMAGE, "command": ["slep", "3600"]},
+        "busy": {**LONG, "ports": [{"target": 80, "published": 9083, "mode": "host"}], "deploy": on_m1},
         "brief": {"image": IMAGE, "command": ["sh", "-c", "echo good-bye"]},
     }
+    # No service, so that nothing is known of it beforehand.
+    lab.shell("m1", f"docker run -d --rm --name holder -p 9083:80 {IMAGE} sleep 3600")
     for name, service in services.items():
         expected = {
             "noimage": r"0 of 1 tasks run: no such image on \w+: 127.0.0.1:1/none:1\n.*connection refused",
             "crash": r"0 of 1 tasks run: exit 3 on \w+\nlast lines of its log:\n  no such table",
-            "hungry": r"0 of 1 tasks run: exit 137: out of memory, limit 16 MB",
+            "hungry": r"0 of 1 tasks run: exit 137: out of memory, limit 16 MB on \w+\nlast .*\n  loading",
             "nobind": r"0 of 1 tasks run: bind source /no/such missing on \w+",
             "typo": r'0 of 1 tasks run: no program "slep" in the image 127.0.0.1:1/box:1',
+            "busy": r"0 of 1 tasks run: port 9083 taken on m1 by a program that is no service\n",
             "brief": r"0 of 1 tasks run: it ended by itself with success [^\n]*\nlast lines.*\n  good-bye",
         }[name]
         deploy = {**AT_ONCE, **service.get("deploy", {})}
         with within(15):
             done = up(sk, tmp_path, {name: {**service, "deploy": deploy}}, code=4)
         assert re.match(expected, said(done)[f"t_{name}"]), said(done)
+    lab.shell("m1", "docker rm -f holder; docker service rm t_crash")
     # The same at any time.
     found = sk.json("service", "explain", "brief")
     assert (found["service"], found["running"], found["desired"]) == ("t_brief", 0, 1)
@@ -179,32 +178,34 @@ def test_work_that_ends_is_done_when_it_has_ended(lab: Lab, sk: Swarmkit, tmp_pa
     assert re.match(r"0 of 1 tasks run: exit 9 on \w+\n.*\n  the disk is full", said(done)["t_fails"])
 
 
-@pytest.mark.parametrize("mode", ["replicated-job", "global-job"])
-def test_a_job_is_waited_for_until_it_has_ended(lab: Lab, sk: Swarmkit, mode: str) -> None:
-    docker = "docker service create --quiet --detach --restart-condition none --name"
-    replicas = "--replicas 2" if mode == "replicated-job" else ""
+def test_jobs_are_waited_for_until_they_have_ended(lab: Lab, sk: Swarmkit) -> None:
+    create = "docker service create --quiet --detach --no-resolve-image --restart-condition none"
+    modes = {"some": "--mode replicated-job --replicas 2", "each": "--mode global-job"}
+    commands = {"good": "sleep 0.5", "bad": "echo no luck; exit 7"}
+    names = [f"{outcome}-{mode}" for outcome in commands for mode in modes]
+    script = [
+        f"{create} --name {outcome}-{mode} {options} {IMAGE} sh -c '{command}'"
+        for outcome, command in commands.items()
+        for mode, options in modes.items()
+    ]
     inventory = load(lab.inventory)
     try:
         with Fleet(inventory) as fleet:
             engine = fleet.engine(inventory.hosts[0])
             before = baseline(engine)
-            ids = lab.shell(
-                "m1",
-                f"{docker} good --mode {mode} {replicas} {IMAGE} sh -c 'sleep 0.5' 2>/dev/null;"
-                f"{docker} bad --mode {mode} {replicas} {IMAGE} sh -c 'echo no luck; exit 7' 2>/dev/null",
-            ).split()
+            ids = lab.shell("m1", "\n".join(script)).split()
+            ui = Ui(Output.JSON)
             with within(15):
-                converge(engine, ids[:1], Ui(Output.JSON), timeout=14, before=before, fleet=fleet)
-            with (
-                within(15),
-                pytest.raises(NotConverged, match=r"0 of \d tasks completed: exit 7 on") as error,
-            ):
-                converge(engine, ids[1:], Ui(Output.JSON), timeout=14, before=before, fleet=fleet)
-        assert "  no luck" in error.value.details
-        wanted = 2 if mode == "replicated-job" else 3
-        assert (
-            f"good: nothing wrong: {wanted} of {wanted} completed" in sk("service", "explain", "good").stdout
-        )
-        assert "exit 7 on" in sk("service", "explain", "bad").stdout
+                converge(engine, ids[:2], ui, timeout=14, before=before, fleet=fleet)
+            for one in ids[2:]:
+                with (
+                    within(15),
+                    pytest.raises(NotConverged, match=r"0 of \d tasks completed: exit 7") as error,
+                ):
+                    converge(engine, [one], ui, timeout=14, before=before, fleet=fleet)
+                assert "  no luck" in error.value.details
+        assert "good-some: nothing wrong: 2 of 2 completed" in sk("service", "explain", "good-some").stdout
+        assert "good-each: nothing wrong: 3 of 3 completed" in sk("service", "explain", "good-each").stdout
+        assert "exit 7 on" in sk("service", "explain", "bad-each").stdout
     finally:
-        lab.shell("m1", "docker service rm good bad")
+        lab.shell("m1", f"docker service rm {' '.join(names)}")

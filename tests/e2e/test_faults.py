@@ -5,6 +5,7 @@ What `make test` runs of it is a slice; `make soak` runs all.
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import LAB, Lab, eventually
+from tests.e2e.conftest import BOX, LAB, Lab, bring_box, eventually
 
 NAMES = ("m1", "wn1", "wn2")
 # The phases that forming a swarm goes through, on machines that have an engine.
@@ -105,11 +106,11 @@ def expected(whole: dict[str, Any], lab: Lab, sk: Swarmkit) -> dict[str, Any]:
 
 
 class Run:
-    """An `init` under way, whose lines can be waited for."""
+    """A command under way, whose lines can be waited for."""
 
     def __init__(self, sk: Swarmkit, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            sk.command("init", *arguments),
+            sk.command(*arguments),
             env=sk.environment,
             cwd=sk.folder,
             stderr=subprocess.PIPE,
@@ -138,7 +139,7 @@ class Run:
 
 def cut_short(sk: Swarmkit, phase: str, delay: float) -> None:
     """Begin an `init`, and kill it `delay` seconds into a phase."""
-    run = Run(sk)
+    run = Run(sk, "init")
     # A run before it may have got through more than it could say.
     run.wait_for(f"  {phase}: ", or_end=True)
     time.sleep(delay)
@@ -181,7 +182,7 @@ def test_a_machine_that_loses_its_power_is_named_and_completed_when_it_is_back(
 ) -> None:
     wanted = expected(whole, lab, sk)
     victim = "wn2" if phase in ("registry trust", "join", "nodes") else "m1"
-    run = Run(sk)
+    run = Run(sk, "init")
     run.wait_for(f"  {phase}: ")
     lab.power("off", victim)
     assert run.process.wait(timeout=200) in (0, 1, 3, 4), run.lines
@@ -197,7 +198,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_command_is_named(
     lab: Lab, sk: Swarmkit, whole: dict[str, Any]
 ) -> None:
     wanted = expected(whole, lab, sk)
-    run = Run(sk)
+    run = Run(sk, "init")
     run.wait_for("  registry trust: ")
     # The session's processes, not the server; from outside, for a login would be cut as well.
     cut = ["docker", "exec", f"swarmkit-{LAB}-wn1", "pkill", "-KILL", "-f", "^sshd(-session)?: swarmkit"]
@@ -268,7 +269,7 @@ def test_a_leader_that_dies_while_another_manager_joins_is_outlived(
     inventory(managers=3, m1={}, wn1={}, wn2={})
     grown = Swarmkit(sk.environment, three, folder=sk.folder)
     Swarmkit(sk.environment, two, folder=sk.folder)("init")
-    run = Run(grown)
+    run = Run(grown, "init")
     run.wait_for("  join: ")
     lab.power("off", "m1")
     assert run.process.wait(timeout=300) in (0, 1, 3, 4), run.lines
@@ -276,6 +277,121 @@ def test_a_leader_that_dies_while_another_manager_joins_is_outlived(
     grown("init")
     found = {node["name"]: (node["role"], node["status"]) for node in grown.json("node", "ls")}
     assert found == dict.fromkeys(NAMES, ("manager", "ready"))
+
+
+# ---------------------------------------------------------------- a stack, when managers are lost
+
+
+@pytest.fixture
+def three(lab: Lab, sk: Swarmkit, inventory: Callable[..., Path]) -> Swarmkit:
+    """A swarm of three managers, which is spoken to through m1, its leader."""
+    zones = {name: {"labels": {"zone": "a" if name == "m1" else "b"}} for name in NAMES}
+    found = Swarmkit(sk.environment, inventory(managers=3, **zones), folder=sk.folder)
+    found("init")
+    bring_box(lab, *NAMES)
+    return found
+
+
+CHAIN = ("a", "b", "c")
+
+
+def chain(folder: Path, level: int, *, anywhere: bool = False) -> tuple[str, ...]:
+    """The command that deploys services, of which each waits for the one before it to be updated."""
+    services: dict[str, Any] = {}
+    for name, before in zip(CHAIN, (None, *CHAIN), strict=False):
+        services[name] = {
+            "image": BOX,
+            "command": ["sleep", "3600"],
+            "stop_grace_period": "0s",
+            "environment": {"LEVEL": str(level)},
+            "depends_on": {before: {"condition": "service_healthy"}} if before and level > 1 else {},
+            "deploy": {
+                "replicas": 2,
+                "update_config": {"monitor": "1s", "parallelism": 0},
+                "placement": {} if anywhere else {"constraints": ["node.labels.zone == b"]},
+            },
+        }
+    file = folder / f"chain-{level}.yml"
+    file.write_text(yaml.safe_dump({"services": services}))
+    return ("stack", "up", str(file), "--name", "t")
+
+
+def levels(lab: Lab, on: str) -> set[str]:
+    """The LEVEL of the services, and of the tasks that run."""
+    script = """
+    named='--quiet --filter name=t_'
+    docker service inspect -f '{{.Spec.TaskTemplate.ContainerSpec.Env}}' $(docker service ls $named)
+    docker inspect -f '{{.Config.Env}}' $(docker ps $named)"""
+    return set(re.findall(r"LEVEL=(\d+)", lab.shell(on, script)))
+
+
+def leader(lab: Lab, on: str) -> str:
+    """The manager that leads, by its name in the inventory; empty where there is none at the moment."""
+    script = "docker node ls --format '{{.Hostname}} {{.ManagerStatus}}' 2>/dev/null || true"
+    lines = [line.split() for line in lab.shell(on, script).splitlines()]
+    return next((words[0].rpartition("-")[2] for words in lines if words[1:] == ["Leader"]), "")
+
+
+def check_new(lab: Lab, three: Swarmkit, command: tuple[str, ...], on: str) -> None:
+    """All is as the deployment says, and a second one finds nothing to do."""
+    assert levels(lab, on) == {"2"}
+    assert three.json(*command)["changed"] == 0
+    assert {one["state"] for one in three.json("stack", "history", "t")} == {"done"}
+
+
+def test_a_manager_that_is_lost_while_it_leads_a_deployment_is_replaced_by_another(
+    lab: Lab, three: Swarmkit, tmp_path: Path
+) -> None:
+    three(*chain(tmp_path, 1))
+    command = chain(tmp_path, 2)
+    run = Run(three, *command)
+    run.wait_for("  update service t_b")
+    lab.power("off", "m1")
+    assert run.process.wait(timeout=120) == 0, run.lines
+    assert any("m1 is lost; going on through wn" in line for line in run.lines), run.lines
+    check_new(lab, three, command, on="wn1")
+
+
+@ALL_OF_IT
+@pytest.mark.parametrize("lost", ["the leader", "the one that is spoken to"])
+@pytest.mark.parametrize("moment", ["  update service t_a", "  update service t_c", "  t_a: 2 of 2"])
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_either_of_two_managers_may_be_lost_at_any_moment(
+    lab: Lab, three: Swarmkit, tmp_path: Path, lost: str, moment: str, anywhere: bool
+) -> None:
+    three(*chain(tmp_path, 1, anywhere=anywhere))
+    # A leader that is told to stop gives the lead to another.
+    lab.shell("m1", "systemctl restart docker")
+    eventually(lambda: leader(lab, "m1") in ("wn1", "wn2"), 60, "another manager leads")
+    eventually(lambda: {one["status"] for one in three.json("node", "ls")} == {"ready"}, 60, "all are ready")
+    command = chain(tmp_path, 2, anywhere=anywhere)
+    victim = leader(lab, "m1") if lost == "the leader" else "m1"
+    run = Run(three, *command)
+    run.wait_for(moment)
+    lab.power("off", victim)
+    assert run.process.wait(timeout=200) == 0, run.lines
+    assert any("is lost; going on" in line for line in run.lines) is (victim == "m1"), run.lines
+    check_new(lab, three, command, on="wn1" if victim != "wn1" else "wn2")
+
+
+@ALL_OF_IT
+def test_without_a_majority_the_stack_is_left_half_done_and_completed_later(
+    lab: Lab, three: Swarmkit, tmp_path: Path
+) -> None:
+    three(*chain(tmp_path, 1))
+    command = chain(tmp_path, 2)
+    run = Run(three, *command)
+    run.wait_for("  update service t_b")
+    for name in ("m1", "wn1"):
+        lab.power("off", name)
+    assert run.process.wait(timeout=200) in (1, 3), run.lines
+    assert any("left half-done: run it again to complete it" in line for line in run.lines), run.lines
+    assert not any("Traceback" in line for line in run.lines)
+    for name in ("m1", "wn1"):
+        lab.power("on", name)
+    eventually(lambda: leader(lab, "wn2") != "", 60, "there is a leader again")
+    three(*command)
+    check_new(lab, three, command, on="wn2")
 
 
 @ALL_OF_IT

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.e2e.conftest import BOX as IMAGE
+from tests.e2e.conftest import Lab, bring_box, eventually
 
-IMAGE = "swarmkit/base:13"
+CREATE = "docker service create -q --detach --no-resolve-image --stop-signal KILL"
+WORKER = "--constraint node.role==worker"
+STACK = "com.docker.stack.namespace=shop"
 # Numbers its lines, so that one that is missing or comes twice is seen.
 TALK = "n=0; while :; do n=$((n+1)); echo line $n; echo odd $n >&2; sleep 0.2; done"
 
@@ -36,16 +38,13 @@ def lab(machines: Callable[[int], Lab]) -> Iterator[Lab]:
     """A swarm with a service that talks, one task on each of its workers, and one that cannot start."""
     found = machines(3)
     found.swarmkit("init")
-    with ThreadPoolExecutor() as pool:
-        load = "docker load -q </var/lib/swarmkit/images/base.tar"
-        list(pool.map(lambda name: found.shell(name, load), ("wn1", "wn2")))
-    create = "docker service create -q --detach --no-resolve-image --stop-signal KILL"
+    bring_box(found, "wn1", "wn2", programs="sh cat grep id sleep stty true wc yes")
     found.shell(
         "m1",
-        f"{create} --name talk --replicas 2 --replicas-max-per-node 1 --constraint node.role==worker "
+        f"{CREATE} --name talk --label {STACK} --replicas 2 --replicas-max-per-node 1 {WORKER} "
         f"{IMAGE} sh -c '{TALK}'\n"
-        f"{create} --name none --restart-condition none --constraint node.role==worker {IMAGE} no-such\n"
-        f"{create} --name away --mode global --constraint node.role==worker {IMAGE} sleep 10000",
+        f"{CREATE} --name none --restart-condition none {WORKER} {IMAGE} no-such\n"
+        f"{CREATE} --name away --mode global {WORKER} {IMAGE} sleep 10000",
     )
     sk = found.swarmkit
     eventually(lambda: running(sk, "talk") == running(sk, "away") == 2, 60, "tasks run on both workers")
@@ -206,11 +205,11 @@ def test_a_terminal_is_passed_through_with_its_size_and_restored(sk: Swarmkit) -
     # A shell that asks is there; its terminal's size may come a moment after it.
     at.shows("# ")
     at.type(b"until stty size | grep -q '33 101'; do sleep 0.1; done; stty size\r")
-    at.shows("\n33 101")
+    at.shows("33 101\r\n")
     at.resize(20, 77)
     at.process.send_signal(signal.SIGWINCH)
     at.type(b"until stty size | grep -q '20 77'; do sleep 0.1; done; stty size\r")
-    at.shows("\n20 77")
+    at.shows("20 77\r\n")
     # Ctrl-C is the command's.
     at.type(b"sleep 1000\r")
     at.shows("sleep 1000\r\n")
@@ -287,7 +286,7 @@ class Followed:
     def __init__(self, sk: Swarmkit, *arguments: str) -> None:
         self.lines: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            sk.command("service", "logs", *arguments, "-f", "-o", "json"),
+            sk.command(*arguments, "-f", "-o", "json"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=sk.environment,
@@ -330,7 +329,7 @@ def followed(sk: Swarmkit, *arguments: str) -> Iterator[Followed]:
 
 
 def test_following_outlives_tasks_that_are_replaced_and_streams_that_break(lab: Lab, sk: Swarmkit) -> None:
-    with followed(sk, "talk", "away", "--tail", "5") as log:
+    with followed(sk, "service", "logs", "talk", "away", "--tail", "5") as log:
         eventually(lambda: len(log.tasks) == 2, 30, "lines of both nodes come")
         before = set(log.tasks)
         lab.shell("m1", "docker service update -q --force --detach --update-parallelism 0 talk")
@@ -350,9 +349,15 @@ def test_following_outlives_tasks_that_are_replaced_and_streams_that_break(lab: 
     assert {line["node"] for line in log.lines} == {"wn1", "wn2"}
 
 
-def test_following_ends_when_the_service_is_removed(lab: Lab, sk: Swarmkit) -> None:
-    with followed(sk, "talk", "--tail", "1") as log:
+def test_following_a_stack_takes_up_what_is_added_and_ends_when_all_is_removed(
+    lab: Lab, sk: Swarmkit
+) -> None:
+    with followed(sk, "stack", "logs", "shop", "--tail", "1") as log:
         # Those of tasks that have gone come too.
         eventually(lambda: len(log.tasks) >= 2, 30, "lines come")
-        lab.shell("m1", "docker service rm talk")
+        lab.shell(
+            "m1", f"{CREATE} --name late --label {STACK} {WORKER} {IMAGE} sh -c 'echo late; sleep 10000'"
+        )
+        eventually(lambda: ["late"] in log.tasks.values(), 30, "the line of the new service comes")
+        lab.shell("m1", "docker service rm talk late")
         assert log.process.wait(30) == 0

@@ -19,7 +19,7 @@ import pytest
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable
 from swarmkit.inventory import Inventory, load
 from swarmkit.inventory.sshconfig import SshConfig
-from swarmkit.remote import Fleet, openssh
+from swarmkit.remote import Connection, Fleet, openssh
 from tests import sshd
 from tests.conftest import Swarmkit
 from tests.sshd import USER, Sshd
@@ -381,6 +381,18 @@ def test_a_connection_that_is_dead_but_looks_open_is_made_again(
         finally:
             for session in sessions:
                 os.kill(int(session), signal.SIGCONT)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="not a socket option of this system")
+def test_the_kernel_gives_up_a_machine_that_confirms_nothing_any_more(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    inventory = cluster(user_home, one(serve("m1", key), key=key))
+    with Fleet(inventory) as fleet:
+        connection = fleet.connection(inventory.hosts[0])
+        assert isinstance(connection, Connection)
+        sock = connection.open().transport.sock
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 def test_an_unknown_host_key_is_refused_or_recorded(

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from swarmkit.errors import NotConverged, Problems, Unreachable
-from swarmkit.remote import Engine, EngineError
+from swarmkit.remote import Engine
 from swarmkit.services.converge import (
     ENDED_SECONDS,
     MONITOR_SECONDS,
@@ -53,6 +53,20 @@ def test_a_task_on_a_node_that_is_down_does_not_count() -> None:
     nodes = [node("n1"), node("n2", state="down")]
     found = judged(service(), [task(1), task(2, on="n2")], nodes=nodes)
     assert (found.running, found.verdict) == (1, Verdict.WAITING)
+
+
+def test_what_is_not_heard_of_counts_neither_as_running_nor_as_gone() -> None:
+    """After a change of leaders all nodes are unknown, until they have reported to the new one."""
+    unknown = [node("n1", state="unknown"), node("n2", state="disconnected")]
+    for one in (service(2), service(None)):
+        found = judged(one, [task(1), task(2, on="n2")], nodes=unknown)
+        assert (found.running, found.desired, found.verdict) == (0, 2, Verdict.WAITING)
+    done = [task(None, "complete", "complete", iteration=5)]
+    found = judged(job({"GlobalJob": {}}), done, nodes=unknown)
+    assert (found.count, found.verdict) == ("1 of 2 tasks completed", Verdict.WAITING)
+    one = service(1, task={"Placement": {"Constraints": ["node.hostname==n1"]}})
+    found = judged(one, [task(1, "pending", error="no suitable node (…)")], nodes=unknown)
+    assert found.patience == UNPLACED_SECONDS
 
 
 def test_a_task_that_starts_is_not_there_yet() -> None:
@@ -100,6 +114,15 @@ def test_an_update_that_the_swarm_gave_up_has_failed(state: str, rolled_back: bo
     assert found.reason == "update paused due to failure"
 
 
+@pytest.mark.parametrize("state", ["paused", "rollback_paused"])
+def test_an_update_that_stands_still_half_way_does_so_until_it_is_sent_anew(state: str) -> None:
+    one = service(2, state, "update paused due to failure")
+    before = Baseline(BEFORE.time, {"s": one.raw["UpdateStatus"]})
+    old = task(2, at="09:00:00", on="n2")
+    found = judged(one, [task(1)], [old], before=before)
+    assert (found.verdict, found.code) == (Verdict.FAILED, "update-paused")
+
+
 @pytest.mark.parametrize("state", ["paused", "rollback_paused", "rollback_completed"])
 def test_what_became_of_an_update_before_does_not_count(state: str) -> None:
     one = service(1, state, "old")
@@ -137,6 +160,12 @@ def test_a_service_that_ends_at_once_again_and_again_has_failed() -> None:
     assert (found.verdict, found.code) == (Verdict.FAILED, "ended")
 
 
+def test_a_service_that_ends_and_is_tried_no_more_has_failed_after_a_moment() -> None:
+    one = service(1, task={"RestartPolicy": {"Condition": "any", "MaxAttempts": 2}})
+    found = judged(one, [task(1, "complete", "shutdown", at=f"10:00:0{n}") for n in (1, 2)])
+    assert (found.patience, found.code) == (ENDED_SECONDS, "ended")
+
+
 def test_where_the_spec_says_how_often_to_try_the_slot_without_a_successor_is_the_end() -> None:
     one = service(1, task={"RestartPolicy": {"MaxAttempts": 5}})
     failed = [task(1, "failed", "shutdown", at=f"10:00:0{n}", error="exit") for n in (1, 2, 3, 4)]
@@ -149,6 +178,28 @@ def test_a_service_that_is_not_started_again_is_there_once_it_has_ended_with_suc
     one = service(1, task={"RestartPolicy": {"Condition": "on-failure"}})
     found = judged(one, [task(1, "complete", "shutdown", at="09:00:00")])
     assert (found.verdict, found.count) == (Verdict.THERE, "1 of 1 tasks completed")
+
+
+def test_what_has_ended_with_success_is_done_whatever_becomes_of_its_node() -> None:
+    once: dict[str, Any] = {"task": {"RestartPolicy": {"Condition": "on-failure"}}}
+    nodes = [node("n1"), node("n2", state="down")]
+    ended = task(1, "complete", "shutdown", on="n2")
+    assert judged(service(1, **once), [ended], nodes=nodes).verdict is Verdict.THERE
+    # That of a global service stands for no other node.
+    assert judged(service(None, **once), [ended], nodes=nodes).verdict is Verdict.WAITING
+
+
+def test_a_task_that_waits_for_those_before_it_to_stop_is_waited_for() -> None:
+    pending = task(1, "pending", error="no suitable node (host-mode port already in use on 2 nodes)")
+    stopping = task(1, desired="shutdown", at="09:00:00")
+    assert judged(service(1), [pending], [stopping]).stuck == ""
+    assert judged(service(1), [pending]).stuck == "unplaced"
+
+
+def test_none_is_as_many_as_may_be_asked_for() -> None:
+    assert judged(service(0), []).verdict is Verdict.THERE
+    assert judged(service(0), [task(1)]).verdict is Verdict.WAITING
+    assert judged(job({"ReplicatedJob": {"MaxConcurrent": 0, "TotalCompletions": 0}}), []).desired == 0
 
 
 TWICE = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 2}}
@@ -217,13 +268,10 @@ class Swarm:
 
     def __init__(self, services: list[Service], tasks: Callable[[float], list[Task]]) -> None:
         self.services, self.tasks, self.now, self.reads = services, tasks, 0.0, 0
-        self.leaderless_until = 0.0
         self.silent_after: int | None = None
 
-    def get(self, path: str, _params: Mapping[str, Any] | None = None) -> Any:
+    def get(self, path: str, _params: Mapping[str, Any] | None = None, **_: object) -> Any:
         self.reads += 1
-        if self.now < self.leaderless_until:
-            raise EngineError("The swarm does not have a leader", 503)
         if self.silent_after is not None and self.reads > self.silent_after:
             raise Unreachable("the engine does not answer")
         match path:
@@ -331,6 +379,18 @@ def test_a_slot_without_a_successor_is_given_a_moment() -> None:
     assert "service logs web" in error.value.hint
 
 
+def test_an_update_that_stands_still_is_told_with_what_has_stopped_it() -> None:
+    failed = task(2, "failed", "shutdown", error="task: non-zero exit (2)")
+    swarm = Swarm([service(2, "paused", "update paused")], lambda _: [task(1), failed])
+    with pytest.raises(NotConverged, match=r"1 of 2 tasks run: exit 2 on n1; its update stands still$"):
+        swarm.converge()
+    # Where all runs after all, what the swarm says of it is all there is.
+    swarm = Swarm([service(1, "paused", "update paused due to failure")], lambda _: [task(1)])
+    with pytest.raises(NotConverged, match=r"1 of 1 tasks run: update paused due to failure$") as error:
+        swarm.converge()
+    assert "docker service update --force web" in error.value.hint
+
+
 def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
     def tasks(now: float) -> list[Task]:
         if now < 5:
@@ -342,6 +402,18 @@ def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:
 
     patient = service(1, task={"RestartPolicy": {"MaxAttempts": 50}})
     assert Swarm([patient], tasks).converge() == pytest.approx(13.0)
+
+
+def test_the_time_in_which_the_managers_had_no_leader_counts_for_nothing() -> None:
+    gone = task(1, "failed", "shutdown", at="10:00:01", error="task: non-zero exit (2)")
+    one, watch = service(1), Watch(Baseline(BEFORE.time, taken=0.0))
+    stuck = judged(one, [gone])
+    assert watch.judge(one, stuck, 1.0) is Verdict.WAITING
+    # No reading came of it for a while, and then one by a leader that has only begun.
+    assert watch.judge(one, stuck, 21.0) is Verdict.WAITING
+    begun = judged(one, [gone], nodes=[node("n1", state="unknown"), node("n2")])
+    assert watch.judge(one, begun, 22.5) is Verdict.WAITING
+    assert [watch.judge(one, stuck, now) for now in (23.0, 24.5)] == [Verdict.WAITING, Verdict.FAILED]
 
 
 def test_who_reads_for_himself_is_told_what_a_state_becomes_when_it_lasts() -> None:
@@ -360,15 +432,6 @@ def test_a_failure_is_told_also_when_no_more_can_be_looked_up() -> None:
     swarm = Swarm([service(1)], lambda _: [task(1, "failed", error="task: non-zero exit (2)")])
     swarm.silent_after = 4 * 6
     with pytest.raises(NotConverged, match="0 of 1 tasks run: exit 2 on n1"):
-        swarm.converge()
-
-
-def test_a_change_of_leaders_does_not_end_the_wait() -> None:
-    swarm = Swarm([service(1)], lambda _: [task(1, at="10:00:00")])
-    swarm.leaderless_until = 7.0
-    assert swarm.converge() == pytest.approx(7.0)
-    swarm.now, swarm.leaderless_until = 0.0, 60.0
-    with pytest.raises(EngineError, match="leader"):
         swarm.converge()
 
 
@@ -392,13 +455,35 @@ def test_without_a_terminal_a_state_is_said_once() -> None:
 
 def test_on_a_terminal_each_service_has_a_line_and_no_more_than_fit() -> None:
     shown: list[str] = []
-    board = Board(Progress(shown.append, shown.append, is_live=True))
+    rows = 24
+    board = Board(Progress(shown.append, shown.append, rows=lambda: rows))
     states = [judged(service(2, name=f"s{n}"), [task(1), task(2, "preparing", on="n2")]) for n in range(20)]
     board.show([(state, state.verdict) for state in states])
     lines = shown[0].splitlines()
-    assert lines[0] == "s0   1 of 2 tasks run: preparing on n2"
-    assert lines[-1] == "  … and 5 more"
-    assert len(lines) == 16
+    assert lines[0] == "  s0   1/2  preparing on n2"
+    assert (lines[-1], len(lines)) == ("  … and 5 more", 16)
+    # A terminal's size may change.
+    rows = 10
+    board.show([(state, state.verdict) for state in states])
+    assert (shown[1].splitlines()[-1], len(shown[1].splitlines())) == ("  … and 12 more", 9)
+
+
+def test_on_a_terminal_what_is_wrong_stands_first_and_what_is_there_last() -> None:
+    shown: list[str] = []
+    states = [
+        judged(service(1, name="a"), [task(1)]),
+        judged(service(1, name="b"), [task(1, "starting")]),
+        judged(service(1, name="c"), [task(1, "failed", "shutdown", error="task: non-zero exit (2)")]),
+        judged(job(TWICE), [task(None, "complete", "complete", iteration=5)]),
+    ]
+    board = Board(Progress(shown.append, shown.append, rows=lambda: 24))
+    board.show([(state, state.verdict) for state in states])
+    assert shown[0].splitlines() == [
+        "  c    0/1  exit 2 on n1",
+        "  b    0/1  starting on n1",
+        "  web  1/2",
+        "  a    1/1  there",
+    ]
 
 
 def test_a_health_check_makes_waiting_for_the_monitor_window_needless() -> None:

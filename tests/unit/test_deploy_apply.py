@@ -21,8 +21,17 @@ from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack, ports, snapshot
 from swarmkit.deploy.prepare import Prepared, prepare, prepare_return
 from swarmkit.deploy.send import is_met
-from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, UsageError
+from swarmkit.errors import (
+    Exit,
+    NotConverged,
+    OperationFailed,
+    Problems,
+    SwarmkitError,
+    Unreachable,
+    UsageError,
+)
 from swarmkit.names import SECRET_LABEL
+from swarmkit.remote import EngineError
 from swarmkit.services.converge import ServiceProgress, Verdict
 from swarmkit.swarm import Service
 from swarmkit.target import Swarm
@@ -394,6 +403,52 @@ def test_a_service_that_the_swarm_itself_has_touched_is_updated_all_the_same() -
     # Seen under the lock before the swarm's own write.
     carry_out(engine, ui(), replace(made, planner=lambda _: made.plan, live=now), OPTIONS)
     assert image(engine, "st_web") == "y:latest"
+
+
+class Twice(MemoryEngine):
+    """Does each first update, and is asked for it again because the answer was lost with a manager."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updated: set[str] = set()
+
+    def post(self, path: str, body: Any = None, params: Any = None, *, headers: Any = None) -> Any:
+        answer = super().post(path, body, params, headers=headers)
+        if not path.endswith("/update") or path in self.updated:
+            return answer
+        self.updated.add(path)
+        return super().post(path, body, params, headers=headers)
+
+
+def test_what_was_done_before_its_answer_was_lost_is_recognised() -> None:
+    engine = Twice()
+    up(engine, stack(THREE))
+    up(engine, stack(THREE.replace("image: x", "image: y")))
+    assert {image(engine, name) for name in engine.held["services"]} == {"y:latest"}
+    assert [one.is_open for one in observe(engine, "st").revisions] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "lost", [Unreachable("nobody answers"), EngineError("The swarm does not have a leader.", 503)]
+)
+def test_without_managers_a_stack_is_left_as_it_is_which_is_said(lost: SwarmkitError) -> None:
+    engine = MemoryEngine()
+    up(engine, stack(THREE))
+    new = stack(THREE.replace("image: x", "image: y"))
+
+    def lose(what: str) -> None:
+        if what == "update services st_db":
+            raise lost
+
+    engine.on_write = lose
+    said = io.StringIO()
+    with pytest.raises(type(lost)):
+        carry_out(engine, Ui(stderr=said), prepared(engine, new), OPTIONS)
+    assert "warning: left half-done: run it again to complete it" in said.getvalue()
+    assert "returning" not in said.getvalue()
+    engine.on_write = lambda _: None
+    up(engine, new)
+    assert {image(engine, name) for name in engine.held["services"]} == {"y:latest"}
 
 
 def test_down_takes_dependents_first_and_leaves_nothing() -> None:

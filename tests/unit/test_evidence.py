@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from swarmkit.errors import UsageError
+from swarmkit.images.credentials import Credentials
 from swarmkit.remote import Engine, EngineError
 from swarmkit.services import evidence
 from swarmkit.services.evidence import Examiner, explain_service
@@ -29,8 +33,11 @@ class Manager:
         self.log = log
         self.asked: list[str] = []
 
-    def get(self, path: str, _params: Mapping[str, Any] | None = None) -> Any:
+    def get(
+        self, path: str, _params: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
         self.asked.append(path)
+        self.headers = headers
         answer = self.answers[path]
         if isinstance(answer, threading.Event):
             answer.wait()
@@ -83,6 +90,25 @@ def test_the_registry_is_asked_only_for_an_image_that_is_missing() -> None:
     manager = Manager({})
     explained(manager, task(1, "rejected", error="bind source path does not exist: /x"))
     assert manager.asked == []
+
+
+def test_the_registry_is_asked_with_the_credentials_that_a_deployment_would_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"auths": {"registry.example": {"username": "me", "password": "a secret"}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    image = "registry.example/x:1"
+    missing = task(1, "rejected", error=f"No such image: {image}", image=image)
+    manager = Manager({f"/distribution/{image}/json": {}})
+    [found] = explained(manager, missing)
+    assert found.details == ("the registry gives it to a manager that asks with your login",)
+    assert manager.headers == Credentials.read(os.environ).headers(image) != {}
+    assert "a secret" not in str(found)
+    # A registry that they are not for gets none of them.
+    manager = Manager({"/distribution/x:1/json": {}})
+    explained(manager, task(1, "rejected", error="No such image: x:1", image="x:1"))
+    assert manager.headers == {}
 
 
 def test_a_log_without_frames_is_left_alone() -> None:
@@ -140,5 +166,8 @@ def test_one_task_of_a_service_can_be_asked_about() -> None:
             "node": "n1",
         }
     ]
+    assert standing("web", [task(1), task(2)], service(2, "paused"))["problems"] == []
+    found = standing("web", [task(1)], service(2, "paused", "update paused"))
+    assert [one["code"] for one in found["problems"]] == ["update-paused"]
     with pytest.raises(UsageError, match='no service is called "db"'):
         standing("db.1", [])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swarmkit.services import explain as explain_module
-from swarmkit.services.explain import Evidence, Explanation, View, explain, troubled
+from swarmkit.services.explain import Evidence, Explanation, View, explain, halted, troubled
 from swarmkit.services.placement import rooms
 from swarmkit.swarm import Node, Service, Task
 from tests.unit.builders import job, node, service, task
@@ -97,12 +97,25 @@ def test_an_image_that_the_registry_refuses_is_no_missing_image() -> None:
     said = Evidence(registry="unauthorized: authentication required")
     found = explained(service(1), "No such image: shop/web:1", said)
     assert (found.code, found.details) == ("image-denied", ("unauthorized: authentication required",))
+    assert "docker login docker.io" in found.hint
+    said = Evidence(registry="denied", logged_in=True)
+    found = explained(service(1), "No such image: shop/web:1", said)
+    assert found.hint.startswith("the login that docker has here for docker.io is of no use for it")
     said = Evidence(registry="manifest unknown")
     found = explained(service(1), "No such image: shop/web:1", said)
     assert (found.code, found.details) == (
         "no-image",
-        ("the registry, asked by a manager without a login: manifest unknown",),
+        ("the registry, asked by a manager with no login: manifest unknown",),
     )
+
+
+def test_an_image_that_the_registry_has_is_missing_for_want_of_a_login_or_a_way() -> None:
+    found = explained(service(1), "No such image: shop/web:1", Evidence(registry="", logged_in=True))
+    assert found.details == ("the registry gives it to a manager that asks with your login",)
+    assert found.hint.startswith("deploy again, and the login goes with the service")
+    found = explained(service(1), "No such image: shop/web:1", Evidence(registry=""))
+    assert found.details == ("the registry gives it to a manager that asks with no login",)
+    assert found.hint == "can the node reach the registry?"
 
 
 @pytest.mark.parametrize(
@@ -221,8 +234,41 @@ def test_a_host_port_is_told_with_the_service_that_has_it() -> None:
     error = "no suitable node (host-mode port already in use on 3 nodes)"
     found = explained(one, error, state="pending", others=(other,), running=running)
     assert (found.code, found.reason) == ("port-taken", "port 8080 taken by x on n1, n2, n3")
-    found = explained(one, "Bind for 0.0.0.0:8080 failed: port is already allocated", others=(other,))
+    error = "Bind for 0.0.0.0:8080 failed: port is already allocated"
+    found = explained(one, error, others=(other,), running=running)
     assert found.reason == "port 8080 taken by x on n2"
+
+
+def test_a_published_port_is_taken_on_every_node_and_one_in_host_mode_where_the_task_is() -> None:
+    error = "listen tcp4 0.0.0.0:8080: bind: address already in use"
+    ingress = service(1, name="x", EndpointSpec={"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]})
+    assert explained(service(1), error, others=(ingress,)).reason == "port 8080 taken by x on n2"
+    host = service(3, name="x", **HOST_PORT)
+    elsewhere = (task(1, of="x", on="n1"),)
+    # The task that comes next is on the node already.
+    again = task(1, "ready", "ready", on="n2")
+    found = explained(service(1, **HOST_PORT), error, others=(host,), running=(*elsewhere, again))
+    assert found.reason == "port 8080 taken on n2 by a program that is no service"
+
+
+def test_a_global_service_s_task_waits_for_one_node_and_is_not_in_its_own_way() -> None:
+    nodes = [node("n1", Availability="drain"), node("n2")]
+    pending = task(None, "pending", on="n2", error="no suitable node (insufficient resources on 1 node)")
+    ask = {"Reservations": {"NanoCPUs": 5_000_000_000}}
+    one = service(None, task={"Resources": ask}, **HOST_PORT)
+    pending = Task.of({**pending.raw, "Spec": {**pending.raw["Spec"], "Resources": ask}})
+    found = explain(one, pending, View(nodes, rooms(nodes, [pending], [one]), [one]))
+    assert found.reason == "no node fits: a task needs 5 CPUs; free: n2 4 CPUs"
+
+
+def test_an_update_that_was_stopped_says_so() -> None:
+    found = halted(service(1, "paused", "update paused due to failure"))
+    assert found is not None
+    assert (found.code, found.reason) == ("update-paused", "update paused due to failure")
+    found = halted(service(1, "rollback_paused"))
+    assert found is not None
+    assert found.reason == "the rollback was paused"
+    assert halted(service(1, "updating")) is None
 
 
 def test_what_is_on_its_way_says_how_far_it_is() -> None:

@@ -324,6 +324,37 @@ def test_a_removed_service_is_followed_no_longer_though_its_stream_stays_open(
         ended.set()
 
 
+def test_a_service_that_is_added_meanwhile_is_followed_from_its_beginning_if_it_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "WATCH_SECONDS", 0.01)
+    has_begun, has_joined = threading.Event(), threading.Event()
+    asked: dict[str, str] = {}
+
+    class Growing(FakeEngine):
+        """Has `web`, and later `db` and `other` as well."""
+
+        def get(self, path: str) -> Any:
+            if path != "/services":
+                return super().get(path)
+            more = [service("db"), service("other")] if has_begun.is_set() else []
+            return [one.raw for one in (service(), *more)]
+
+        def frames(self, _path: str, params: Mapping[str, Any], **_: object) -> Iterator[tuple[int, bytes]]:
+            name = _path.split("/")[2]
+            asked[name] = str(params["tail"])
+            yield STDOUT, message("1", 1, f"of {name}\n")
+            (has_begun if name == "id-web" else has_joined).set()
+            assert has_joined.wait(60)
+
+    way = swarm_of(Growing([]))
+    found = follow(
+        way, lambda: nullcontext(way), [service()], Range(tail=1), no_warning, lambda one: one.name != "other"
+    )
+    assert {line.text for line in found} == {"of id-web", "of id-db"}
+    assert asked == {"id-web": "1", "id-db": "all"}
+
+
 def test_memory_of_what_has_come_is_bounded() -> None:
     seen = Seen(NOW, Range(), remembered=10)
     for number in range(10_000):
@@ -354,13 +385,20 @@ def test_a_manager_that_answers_no_more_is_an_error_after_a_while(monkeypatch: p
 
 
 def test_many_services_share_connections_by_threes() -> None:
+    are_all_open = threading.Barrier(8)
+
+    class Open(FakeEngine):
+        def frames(self, *given: Any, **more: Any) -> Iterator[tuple[int, bytes]]:
+            are_all_open.wait(60)
+            return super().frames(*given, **more)
+
     opened = []
 
     def more() -> nullcontext[Swarm]:
-        opened.append(FakeEngine([]))
+        opened.append(Open([]))
         return nullcontext(swarm_of(opened[-1]))
 
-    first = FakeEngine([])
+    first = Open([])
     services = [service(f"s{number}") for number in range(8)]
     assert not list(follow(swarm_of(first), more, services, Range(), no_warning))
     assert [len(engine.asked) for engine in (first, *opened)] == [3, 3, 2]
