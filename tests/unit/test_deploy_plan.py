@@ -24,6 +24,7 @@ from swarmkit.deploy.plan import (
     only,
     orphans,
     plan_stack,
+    snapshot,
     waves,
     with_ids,
 )
@@ -450,6 +451,25 @@ def test_the_ids_of_configs_are_filled_in() -> None:
     (config,) = with_ids(spec, {"st_c": "id7"}, {})["TaskTemplate"]["ContainerSpec"]["Configs"]
     assert (config["ConfigName"], config["ConfigID"]) == ("st_c", "id7")
     assert "ConfigID" not in spec["TaskTemplate"]["ContainerSpec"]["Configs"][0]
+
+
+CREDENTIALS = "services: {web: {image: x, credential_spec: {config: c}}}\nconfigs: {c: {content: %s}}"
+
+
+def test_a_credential_spec_is_sent_by_the_id_of_its_config_and_follows_its_versions() -> None:
+    swarm = deployed(CREDENTIALS % "one")
+    assert planned(stack(CREDENTIALS % "one"), swarm.live()) == []
+    made, sent, *_ = planned(stack(CREDENTIALS % "two"), swarm.live())
+    assert sent.fields["credential_spec.Config"] == {"from": "st_c", "to": made.name}
+    swarm.deploy(stack(CREDENTIALS % "two"), plan_stack(stack(CREDENTIALS % "two"), swarm.live()))
+    container = swarm.services["st_web"]["Spec"]["TaskTemplate"]["ContainerSpec"]
+    (config,) = container["Configs"]
+    assert config == {"ConfigName": made.name, "ConfigID": swarm.configs[made.name]["ID"], "Runtime": {}}
+    assert container["Privileges"]["CredentialSpec"] == {"Config": config["ConfigID"]}
+    assert planned(stack(CREDENTIALS % "two"), swarm.live()) == []
+    # Ids do not outlive what they are of: a revision has the name.
+    (service,) = snapshot(swarm.live()).services.values()
+    assert service["TaskTemplate"]["ContainerSpec"]["Privileges"]["CredentialSpec"] == {"Config": made.name}
 
 
 # ---------------------------------------------------------------- secrets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swarmkit.deploy.plan.model import REFERENCES
+from swarmkit.deploy.plan.model import REFERENCES, with_named_credential_spec
 
 # A part of a spec, and what people call it; the rest goes by its path in the API.
 _PEOPLE: tuple[tuple[str, str], ...] = (
@@ -18,6 +18,7 @@ _PEOPLE: tuple[tuple[str, str], ...] = (
     ("TaskTemplate.ContainerSpec.Healthcheck", "healthcheck"),
     ("TaskTemplate.ContainerSpec.Args", "command"),
     ("TaskTemplate.ContainerSpec.Command", "entrypoint"),
+    ("TaskTemplate.ContainerSpec.Privileges.CredentialSpec", "credential_spec"),
     ("TaskTemplate.Networks", "networks"),
     ("TaskTemplate.Resources", "resources"),
     ("TaskTemplate.RestartPolicy", "restart_policy"),
@@ -80,7 +81,7 @@ FieldPath = tuple[str, ...]
 def readable(spec: Mapping[str, Any], network_names: Mapping[str, str]) -> dict[str, Any]:
     """A spec whose lists of named things are mappings by that name, so that two of them can be compared."""
     task = spec["TaskTemplate"]
-    container = task.get("ContainerSpec") or {}
+    container = with_named_credential_spec(task.get("ContainerSpec") or {})
     endpoint = spec.get("EndpointSpec") or {}
     networks = [
         {**network, "Target": network_names.get(network["Target"], network["Target"])}
