@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from swarmkit.compose.units import duration, nano_cpus, shown, size
-from swarmkit.yamlfile import Loc, Model
+from swarmkit.yamlfile import Loc, Model, dotted
 
 KEY = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
@@ -392,17 +392,11 @@ class TmpfsOptions(Section):
     mode: FileMode | None = None
 
 
-class ImageOptions(Section):
-    """`image:` of a mount."""
-
-    subpath: str | None = None
-
-
 class ClusterOptions(Section):
     """`cluster:` of a mount, which has no options."""
 
 
-MountType = Literal["volume", "bind", "tmpfs", "npipe", "cluster", "image"]
+MountType = Literal["volume", "bind", "tmpfs", "npipe", "cluster"]
 
 # The options that go with each type of mount (docker/cli, cli/compose/convert/volume.go).
 _OPTIONS_OF: Mapping[MountType, frozenset[str]] = {
@@ -411,16 +405,24 @@ _OPTIONS_OF: Mapping[MountType, frozenset[str]] = {
     "tmpfs": frozenset({"tmpfs"}),
     "npipe": frozenset({"bind"}),
     "cluster": frozenset({"cluster"}),
-    "image": frozenset({"image"}),
 }
 # An absolute path of a Linux or a Windows container, or one that Swarm fills in.
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\|\{\{")
 
 
+def _mount_type(value: Any) -> Any:
+    # The engine's own API has them, but not for services (moby/swarmkit, api/types.proto: MountType).
+    if value == "image":
+        raise ValueError("Swarm has no mounts of type image: make an image that has the files, or a volume")
+    return value
+
+
 class Mount(Section):
     """One entry of a service's `volumes:`."""
 
-    type: MountType
+    not_yet = _keys("image")
+
+    type: Annotated[MountType, BeforeValidator(_mount_type)]
     source: str | None = None
     target: str
     read_only: bool = False
@@ -428,7 +430,6 @@ class Mount(Section):
     volume: VolumeOptions | None = None
     bind: BindOptions | None = None
     tmpfs: TmpfsOptions | None = None
-    image: ImageOptions | None = None
     cluster: ClusterOptions | None = None
 
     @model_validator(mode="after")
@@ -437,7 +438,7 @@ class Mount(Section):
             raise Misplaced((("target",), f"expected a path that starts with /, got {shown(self.target)}"))
         if self.type == "bind" and not self.source:
             raise ValueError("a bind mount needs a source: the folder of the node")
-        if self.type in ("npipe", "cluster", "image") and not self.source:
+        if self.type in ("npipe", "cluster") and not self.source:
             raise ValueError(f"a mount of type {self.type} needs a source")
         if self.type == "tmpfs" and self.source:
             raise Misplaced((("source",), "a tmpfs has no source"))
@@ -764,7 +765,6 @@ _LIFECYCLE = "Swarm runs nothing but the container's own command"
 class Service(Section):
     """One service of `services:`."""
 
-    not_yet = _keys("label_file")
     ignored = {
         "annotations": "Swarm passes no annotations to containers; use labels",
         "attach": "swarmkit attaches to no container; see swarmkit stack logs",
@@ -826,6 +826,7 @@ class Service(Section):
     env_file: Annotated[
         list[Annotated[EnvFile, BeforeValidator(_env_file)]], BeforeValidator(_one_or_many)
     ] = []
+    label_file: Annotated[list[str], BeforeValidator(_one_or_many)] = []
     profiles: list[str] = []
     ports: list[Annotated[Port, BeforeValidator(_port)]] = []
     networks: Annotated[dict[str, Attachment | None], BeforeValidator(_named)] = {}
@@ -868,7 +869,45 @@ class Service(Section):
             raise Misplaced((("scale",), f"a {self.deploy.mode} service runs one task a node"))
         if self.scale is not None and self.deploy.replicas not in (None, self.scale):
             raise Misplaced((("scale",), f"deploy.replicas says {self.deploy.replicas}"))
+        ingress = [index for index, port in enumerate(self.ports) if port.mode == "ingress"]
+        if ingress and self.deploy.endpoint_mode == "dnsrr":
+            message = (
+                "in ingress mode a port needs a virtual IP, and deploy.endpoint_mode is dnsrr: use mode: host"
+            )
+            raise Misplaced((("ports", ingress[0]), message))
+        if twice := [*self._twice()]:
+            raise Misplaced(*twice)
         return self
+
+    def _twice(self) -> Iterator[tuple[Loc, str]]:
+        """What a task can have once, and no more (moby/swarmkit, manager/controlapi/service.go)."""
+        claims: list[tuple[Loc, str]] = [
+            *((("volumes", index), _mounted(mount.target)) for index, mount in enumerate(self.volumes)),
+            *((("tmpfs", index), _mounted(mount.target)) for index, mount in enumerate(self.tmpfs)),
+            *((("configs", index), _file_of(use, "/")) for index, use in enumerate(self.configs)),
+            *((("secrets", index), _file_of(use, "/run/secrets/")) for index, use in enumerate(self.secrets)),
+            *(
+                (("ports", index), f"{published}/{port.protocol} is published")
+                for index, port in enumerate(self.ports)
+                for published, _ in port.pairs()
+                if published
+            ),
+        ]
+        first: dict[str, Loc] = {}
+        for loc, claim in claims:
+            other = first.setdefault(claim, loc)
+            if other != loc:
+                yield loc, f"{claim} by {dotted(other)} already"
+
+
+def _mounted(target: str) -> str:
+    return f"{target.rstrip('/') or '/'} is mounted"
+
+
+def _file_of(use: FileUse, folder: str) -> str:
+    """Where a config or secret is put: under `folder`, but for one with an absolute path."""
+    name = use.target or use.source
+    return f"{name if name.startswith('/') else folder + name} is written"
 
 
 class Definition(Section):
@@ -964,6 +1003,8 @@ class Secret(FileObject):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Secret:
+        if self.driver_opts and not self.driver:
+            raise Misplaced((("driver_opts",), "they are for a driver, and there is none"))
         if (
             not self.external
             and sum(one is not None for one in (self.file, self.environment, self.driver)) != 1

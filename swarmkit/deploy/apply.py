@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from swarmkit.balancer.routes import routes
 from swarmkit.cluster.lock import Holder, Lock, locked
 from swarmkit.compose.convert import Context, DesiredStack, builds, convert
+from swarmkit.compose.dropped import without_dropped
 from swarmkit.compose.load import Project
 from swarmkit.deploy import history
 from swarmkit.deploy.builder import NOT_BUILT, build_images
@@ -205,16 +206,17 @@ def prepare(
     # Whatever can be refused is, before anything is built.
     live = observe(engine, stack)
     whole = convert(project, stack, Context(images=stand_ins))
-    whole = only(whole, chosen) if chosen else whole
+    whole, dropped = without_dropped(only(whole, chosen) if chosen else whole, engine.api_version)
     found, unresolved = pins(engine, whole, live, resolve_image, credentials, stand_ins)
-    for warning in unresolved:
+    for warning in (*dropped, *unresolved):
         ui.warn(warning)
     _check(engine, ui, at_live_scale(pinned(whole, found), live))
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = convert(project, stack, Context(images={**stand_ins, **built}))
     if not chosen and not prune and (left := orphans(desired, live)):
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
-    desired = pinned(only(desired, chosen) if chosen else desired, found)
+    desired, _ = without_dropped(only(desired, chosen) if chosen else desired, engine.api_version)
+    desired = pinned(desired, found)
 
     def planner(live: LiveStack) -> Plan:
         return plan_stack(desired, live, prune=prune, replace_secrets=replace_secrets)

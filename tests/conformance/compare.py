@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from swarmkit.compose.convert import Context, DesiredStack, convert
-from swarmkit.compose.load import Project, load
+from swarmkit.compose.load import Options, Project, load
 from tests.conformance.oracle import Bodies, Body, identity
 
 
 def ours(file: Path, stack: str, environment: Mapping[str, str]) -> tuple[Bodies, Project]:
     """What swarmkit would send for `file` as `stack`, and the project it read. Raises SwarmkitError."""
-    project = load(file, environment)
+    project = load(file, environment, Options(name=stack))
     return bodies(convert(project, stack, Context(edge=None))), project
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from swarmkit.compose.convert import CONFIG_NAME_LIMIT, DesiredConfig, DesiredSecret, DesiredStack
+from swarmkit.compose.convert import DesiredConfig, DesiredSecret, DesiredStack
+from swarmkit.compose.naming import is_version, version
 from swarmkit.deploy.history import Stored
 from swarmkit.deploy.plan.model import (
     Action,
@@ -32,7 +32,6 @@ from swarmkit.names import SECRET_LABEL
 
 # Hidden from people, and from whoever reads a plan; that it differs is all there is to say.
 _HIDDEN = "(hidden)"
-_VERSIONED = re.compile(r"(.+)-[0-9a-f]{10}", re.ASCII)
 
 # scrypt's cost (RFC 7914): 32 MB and about a tenth of a second for each guess.
 _COST, _BLOCK, _PARALLEL = 2**15, 8, 1
@@ -45,12 +44,8 @@ def config_version(name: str, data: bytes, live: Mapping[str, bytes]) -> str:
 
     `name` is that of the first version: it is used where it is free or holds the very data.
     """
-    version = _version(name, hashlib.sha256(data).hexdigest())
-    if live.get(name) == data:
-        return name
-    if name in live or version in live:
-        return version
-    return name
+    other = version(name, hashlib.sha256(data).hexdigest())
+    return other if live.get(name) != data and (name in live or other in live) else name
 
 
 def config_names(desired: DesiredStack, live: LiveStack) -> dict[str, str]:
@@ -97,7 +92,7 @@ def secret_changes(
     notes: list[str] = []
     used = {name for service in live.services for name in referred(service["Spec"], "secret")}
     for secret in desired.secrets:
-        versions = [one for one in live.secrets if name_of(one) in _family(secret.name, live.secrets)]
+        versions = [one for one in live.secrets if is_version(name_of(one), secret.name)]
         # The one in use is most likely the one that is meant, and each look at another takes its time.
         versions.sort(key=lambda one: name_of(one) not in used)
         marked = [one for one in versions if SECRET_LABEL in _labels(one)]
@@ -114,7 +109,7 @@ def secret_changes(
             continue
         mark = secret_hash(secret.data, salt())
         is_first = all(name_of(one) != secret.name for one in live.secrets)
-        name = secret.name if is_first else _version(secret.name, mark.rpartition(":")[2])
+        name = secret.name if is_first else version(secret.name, mark.rpartition(":")[2])
         names[secret.name] = name
         fields: Fields = {"content": {"from": _HIDDEN if versions else None, "to": _HIDDEN}}
         note = "the content differs" if versions else ""
@@ -145,8 +140,7 @@ def label_changes(
 
 def is_version_of(name: str, firsts: Iterable[str]) -> bool:
     """Whether a config or secret is a version of one of those whose first versions have these names."""
-    match = _VERSIONED.fullmatch(name)
-    return _base(match[1] if match else name) in {_base(first) for first in firsts}
+    return any(is_version(name, first) for first in firsts)
 
 
 def unused(kind: Stored, live: LiveStack, kept: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -172,21 +166,6 @@ def needed(kind: Stored, desired: DesiredStack, live: LiveStack, changes: Iterab
         # An update makes the present spec the previous one.
         if "update" not in done and found.get("PreviousSpec"):
             yield from referred(found["PreviousSpec"], kind)
-
-
-def _version(name: str, digest: str) -> str:
-    return f"{_base(name)}-{digest[:10]}"
-
-
-def _base(name: str) -> str:
-    """As much of a name as leaves room for the mark of a version."""
-    return name[: CONFIG_NAME_LIMIT - 11]
-
-
-def _family(first: str, live: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The names of all versions in the swarm."""
-    pattern = re.compile(re.escape(_base(first)) + "-[0-9a-f]{10}", re.ASCII)
-    return {name_of(one) for one in live if name_of(one) == first or pattern.fullmatch(name_of(one))}
 
 
 def _labels(thing: Mapping[str, Any]) -> Mapping[str, str]:

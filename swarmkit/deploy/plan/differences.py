@@ -53,11 +53,6 @@ _DEFAULTS: Mapping[str, Any] = {
 # What the engine and docker's client keep there for themselves.
 _NOT_OURS = frozenset({"TaskTemplate.ForceUpdate", "TaskTemplate.Placement.Platforms"})
 
-# Dropped without a word before API 1.44 and 1.46: that they are not there is nobody's change.
-_MAY_BE_DROPPED = frozenset(
-    {"TaskTemplate.ContainerSpec.Healthcheck.StartInterval", "TaskTemplate.ContainerSpec.OomScoreAdj"}
-)
-
 _ENV = ("TaskTemplate", "ContainerSpec", "Env")
 
 # Lists in the API whose entries have names: an entry that only the swarm has was put there by hand.
@@ -153,8 +148,6 @@ def _equal(path: FieldPath, desired: Any, live: Any) -> bool:
         return bool(desired == live)
     dotted = ".".join(path)
     if dotted in _NOT_OURS or (not desired and not live):
-        return True
-    if dotted in _MAY_BE_DROPPED and live is None:
         return True
     if path[-1] in _UNORDERED:
         return sorted(desired or ()) == sorted(live or ())
