@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from swarmkit.compose.units import duration, nano_cpus, shown, size
 from swarmkit.yamlfile import Loc, Model, dotted
@@ -232,6 +232,23 @@ Duration = Annotated[int, BeforeValidator(duration)]
 Size = Annotated[int, BeforeValidator(size)]
 Cpus = Annotated[int, BeforeValidator(nano_cpus)]
 Count = Annotated[int, BeforeValidator(_count)]
+
+
+def _memory_of_task(value: int) -> int:
+    # What a swarm takes (moby/swarmkit, manager/controlapi: validateResources), and the same for CPUs.
+    if 0 < value < 4 * 1024**2:
+        raise ValueError(f"Swarm takes no less than 4 MiB, this is {value} bytes")
+    return value
+
+
+def _cpus_of_task(value: int) -> int:
+    if 0 < value < 1_000_000:
+        raise ValueError("Swarm takes no less than 0.001 of a CPU")
+    return value
+
+
+TaskMemory = Annotated[Size, AfterValidator(_memory_of_task)]
+TaskCpus = Annotated[Cpus, AfterValidator(_cpus_of_task)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -589,8 +606,8 @@ class RestartPolicy(Section):
 class Limits(Section):
     """`deploy.resources.limits`."""
 
-    cpus: Cpus | None = None
-    memory: Size | None = None
+    cpus: TaskCpus | None = None
+    memory: TaskMemory | None = None
     pids: Count | None = None
 
 
@@ -612,8 +629,8 @@ class Reservations(Section):
 
     ignored = {"devices": "Swarm knows devices as generic_resources alone, which the nodes' engines declare"}
 
-    cpus: Cpus | None = None
-    memory: Size | None = None
+    cpus: TaskCpus | None = None
+    memory: TaskMemory | None = None
     generic_resources: list[GenericResource] = []
 
 

@@ -29,8 +29,16 @@ sizes = st.builds(
     st.one_of(st.integers(1, 4096), st.sampled_from(["0.5", "1.5", "2.25"])),
     st.sampled_from(["b", "k", "K", "kb", "KiB", "m", "M", "mb", "g", "GB", " gb"]),
 )
+memories = st.one_of(
+    st.builds("{}{}".format, st.integers(2**22, 2**32), st.sampled_from(["", "b", "B"])),
+    st.builds("{}{}".format, st.integers(4096, 10**6), st.sampled_from(["k", "K", "kb", "KiB"])),
+    st.builds(
+        "{}{}".format, st.sampled_from([4, "4.5", "64.25", 300]), st.sampled_from(["m", "M", "mb", " gb"])
+    ),
+)
 cpus = st.one_of(
-    st.integers(0, 64).map(str), st.integers(0, 10**9).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09}")
+    st.integers(0, 64).map(str),
+    st.integers(10**6, 10**9).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09}"),
 )
 hosts = st.sampled_from(["10.0.0.1", "192.168.7.9", "::1", "2001:db8::5"])
 files = st.sampled_from(["data/plain.txt", "./data/token.txt", "data/binary.bin"])
@@ -115,10 +123,10 @@ deploys = some(
         window=durations,
     ),
     resources=some(
-        limits=some(cpus=cpus, memory=sizes, pids=st.integers(0, 999)),
+        limits=some(cpus=cpus, memory=memories, pids=st.integers(0, 999)),
         reservations=some(
             cpus=cpus,
-            memory=sizes,
+            memory=memories,
             generic_resources=st.lists(
                 some({"discrete_resource_spec": some({"kind": names, "value": st.integers(1, 8)})}),
                 max_size=2,

@@ -283,6 +283,14 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
             "build: {context: ¦https://example.org/x.git}",
             "build.context: https://example.org/x.git is not on this machine, and swarmkit fetches no files",
         ),
+        (
+            "deploy: {resources: {limits: {memory: ¦512}}}",
+            "deploy.resources.limits.memory: Swarm takes no less than 4 MiB, this is 512 bytes",
+        ),
+        (
+            "deploy: {resources: {reservations: {cpus: ¦0.0009}}}",
+            "deploy.resources.reservations.cpus: Swarm takes no less than 0.001 of a CPU",
+        ),
         ("volumes: [/a, '/b:/c', ¦'/d:/c/']", "volumes[2]: /c is mounted by volumes[1] already"),
         ("volumes: [/a], tmpfs: [/b, ¦/a]", "tmpfs[1]: /a is mounted by volumes[0] already"),
         ("ports: ['80-82:80', ¦'81:9']", "ports[1]: 81/tcp is published by ports[0] already"),

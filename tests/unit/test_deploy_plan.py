@@ -87,9 +87,9 @@ def test_what_is_as_it_should_be_is_left_alone() -> None:
             {"labels.a": ("b", None), "labels.c": (None, "d")},
         ),
         (
-            "deploy: {resources: {limits: {memory: 1k}}}",
-            "deploy: {resources: {limits: {memory: 2k}}}",
-            {"resources.Limits.MemoryBytes": (1024, 2048)},
+            "deploy: {resources: {limits: {memory: 4m}}}",
+            "deploy: {resources: {limits: {memory: 8m}}}",
+            {"resources.Limits.MemoryBytes": (4 * 1024**2, 8 * 1024**2)},
         ),
         ("deploy: {update_config: {parallelism: 2}}", "user: ''", {"update_config.Parallelism": (2, 1)}),
         (
