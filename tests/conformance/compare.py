@@ -12,9 +12,12 @@ from swarmkit.compose.load import Options, Project, load
 from tests.conformance.oracle import Bodies, Body, identity
 
 
-def ours(file: Path, stack: str, environment: Mapping[str, str]) -> tuple[Bodies, Project]:
-    """What swarmkit would send for `file` as `stack`, and the project it read. Raises SwarmkitError."""
-    project = load(file, environment, Options(name=stack))
+def ours(file: Path, stack: str, environment: Mapping[str, str], *over: Path) -> tuple[Bodies, Project]:
+    """What swarmkit would send for `file` as `stack`, with the files `over` laid over it, and the project.
+
+    Raises SwarmkitError.
+    """
+    project = load(file, environment, Options(files=over, name=stack))
     return bodies(convert(project, stack, Context(edge=None))), project
 
 

@@ -26,13 +26,21 @@ Answers = dict[Path, tuple[str, Answer]]
 @pytest.fixture(scope="module")
 def written(oracle: Oracle) -> Answers:
     """What docker does with each written file, of all the folders."""
-    files = sorted(run.FOLDER.glob("*/*.yml"))
+    files = sorted(file for file in run.FOLDER.glob("*/*.yml") if file.parent.name != "merged")
     return {file: (stack, answer) for file, stack, answer in run.answers(oracle, files)}
 
 
 @pytest.mark.parametrize("file", run.WRITTEN, ids=lambda file: file.stem)
 def test_what_is_sent_for_a_written_file_is_what_docker_sends(file: Path, written: Answers) -> None:
     assert run.unlike(file, *written[file]) == []
+
+
+def test_files_are_merged_as_docker_merges_them(oracle: Oracle) -> None:
+    base, over = (run.FOLDER / "merged" / name for name in ("base.yml", "over.yml"))
+    answer = oracle.deploy(base, "st", run.ENVIRONMENT, over)
+    assert not answer.refused, answer.said
+    bodies, _ = compare.ours(base, "st", run.ENVIRONMENT, over)
+    assert compare.unlike(compare.normal(answer.bodies), compare.normal(bodies)) == []
 
 
 def test_whatever_docker_warns_that_it_ignores_swarmkit_warns_of_by_name(written: Answers) -> None:
