@@ -112,7 +112,7 @@ SENT = (
     ),
     Difference("`oom_score_adj` is sent.", "docker drops it without a word.", ("oom-score-adj",), _oom_score),
     Difference(
-        "`tmpfs.mode`, `bind.create_host_path`, `bind.recursive` and `volume.labels` of a mount are sent.",
+        "`tmpfs.mode`, `bind.recursive: disabled` and `volume.labels` of a mount are sent.",
         "docker drops them without a word.",
         ("options-of-mounts",),
         _options_of_mounts,
@@ -152,6 +152,10 @@ SENT = (
         "The Compose Specification has them so; docker hands them to the container.",
         ("env-file-quotes",),
         _environment,
+    ),
+    Difference(
+        "What the engine would take and drop is not sent, such as `consistency` of a mount.",
+        "swarmkit says so; docker sends it, and nobody hears that it does nothing.",
     ),
     Difference(
         "Platforms of an image that are called unknown (attestations of how it was built) are left out, and"
@@ -205,8 +209,9 @@ ACCEPTED = (
         ("dns-opt", "group-add", "scale"),
     ),
     Difference(
-        "`gateway`, `ip_range`, `aux_addresses` and `options` of `ipam`, `enable_ipv4` and `enable_ipv6`",
-        "the Engine API has them",
+        "`gateway`, `ip_range` and `options` of `ipam`, and `enable_ipv6`; with a warning `aux_addresses` and"
+        " `enable_ipv4`",
+        "Swarm has the former; the latter it drops",
         ("networks-ipam",),
     ),
     Difference(
