@@ -48,6 +48,7 @@ integration e2e:
 soak:
 	@scripts/ensure-venv.sh
 	@scripts/ensure-engine.sh
+	$(BIN)/python -m tests.conformance 4000
 	SWARMKIT_REQUIRE_E2E=1 $(PYTEST) tests -m soak
 
 # The pages of docs/ that are made from the code.

@@ -54,8 +54,8 @@ def _section(section: str, found: list[Key]) -> Iterator[str]:
     yield "| Key | swarmkit |"
     yield "|-----|----------|"
     for key in found:
-        what = {"supported": "yes", "ignored": f"ignored: {key.instead}", "not yet": "not yet: an error"}
-        yield f"| `{key.name}` | {what[key.status]} |"
+        what = {"supported": "yes", "ignored": "ignored", "not yet": "not yet: an error"}[key.status]
+        yield f"| `{key.name}` | {what}{f': {key.note}' if key.note else ''} |"
 
 
 def _differences(differences: Iterable[Difference], head: str) -> Iterator[str]:

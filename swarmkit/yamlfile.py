@@ -26,15 +26,17 @@ class Model(BaseModel):
 class _Loader(yaml.SafeLoader):
     """YAML as Compose files mean it, and docker reads it: nearer to YAML 1.2 than PyYAML's 1.1.
 
-    Left out are numbers to the base of 60 (`22:22` is a port, not 1342), dates, and `yes`, `no`, `on`,
-    `off` as booleans (a field that wants one still takes them). Octal stays, as in `mode: 0444`.
+    Left out are numbers to the base of 60 (`22:22` is a port, not 1342), dates, the single `=` (which no
+    constructor of PyYAML knows), and `yes`, `no`, `on`, `off` as booleans (a field that wants one still
+    takes them). So are numbers with an exponent alone: `12e4567` may be a commit. Octal stays, as in
+    `mode: 0444`.
     """
 
     yaml_implicit_resolvers = {
         first: [
             (tag, form)
             for tag, form in some
-            if tag.rpartition(":")[2] not in ("bool", "int", "float", "timestamp")
+            if tag.rpartition(":")[2] not in ("bool", "int", "float", "timestamp", "value")
         ]
         for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -63,6 +65,8 @@ _PLACES_LIMIT = 250_000
 
 # Halves of characters, which an escape in quotes can write and no file or request can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Loc = tuple[int | str, ...]
@@ -192,6 +196,9 @@ class _Walk:
                 "not valid YAML: it is too deep, or its aliases stand for too much", where=str(here)
             )
         self.positions.setdefault(loc, here)
+        if node.tag == _MERGE:
+            # It means something as a key alone.
+            node.tag = _TEXT
         self.take_tag(node, loc)
         self.check_text(node)
         if isinstance(node, yaml.SequenceNode):
@@ -222,7 +229,7 @@ class _Walk:
         merged: list[yaml.Node] = []
         for key, value in node.value:
             # A merge key may stand more than once by YAML's own rule.
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == _MERGE:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif isinstance(key, yaml.ScalarNode):
                 here = (*loc, key.value)

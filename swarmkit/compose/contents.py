@@ -9,7 +9,7 @@ from pathlib import Path
 from swarmkit.compose import models
 from swarmkit.compose.environment import EnvFile, Variables, parse, parse_raw
 from swarmkit.compose.models import ComposeFile, Service
-from swarmkit.compose.paths import resolved
+from swarmkit.compose.paths import is_remote, remote, resolved
 from swarmkit.errors import SwarmkitError
 from swarmkit.yamlfile import Loc, YamlFile, read_text
 
@@ -64,6 +64,9 @@ class Contents:
         return data
 
     def _file(self, at: Loc, path: str) -> bytes | None:
+        if is_remote(path):
+            self.errors.append(self.file.error(at, *remote(path)))
+            return None
         try:
             return resolved(self.folder, path).read_bytes()
         # ValueError: a path that no file can have.
@@ -79,16 +82,18 @@ class Contents:
         self.errors.append(self.file.error(at, f"the variable {name} is not set", hint))
         return None
 
-    def environments(self, compose: ComposeFile) -> ComposeFile:
-        """The file with the variables of its services and builds complete.
+    def completed(self, compose: ComposeFile) -> ComposeFile:
+        """The file with the variables of its services and builds, and the labels of containers, complete.
 
         `env_file` first, `environment` over it. What has no value takes that of the project's variables
         and, as docker does, an empty value counts as none where the command's own environment has one.
+        So with `label_file` and `labels`, but that a label without a value is empty.
         """
         services = {
             key: service.model_copy(
                 update={
                     "environment": self._of_files(key, service) | self._filled(service.environment),
+                    "labels": self._labels(key, service) | service.labels,
                     "build": service.build
                     and service.build.model_copy(update={"args": self._filled(service.build.args)}),
                 }
@@ -108,15 +113,24 @@ class Contents:
     def _of_files(self, key: str, service: Service) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         for index, entry in enumerate(service.env_file):
-            at: Loc = ("services", key, "env_file", index)
-            at = (*at, "path") if (*at, "path") in self.file.positions else at
-            at = at if at in self.file.positions else at[:-1]
-            read = self._env_file(at, entry)
+            read = self._env_file(("services", key, "env_file", index), entry)
             # A name alone, without a value anywhere, is no variable.
             found |= {name: value for name, value in self._filled(read.values).items() if value is not None}
         return found
 
+    def _labels(self, key: str, service: Service) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for index, path in enumerate(service.label_file):
+            read = self._env_file(("services", key, "label_file", index), models.EnvFile(path=path))
+            found |= {name: value or "" for name, value in read.values.items()}
+        return found
+
     def _env_file(self, at: Loc, entry: models.EnvFile) -> EnvFile:
+        at = (*at, "path") if (*at, "path") in self.file.positions else at
+        at = at if at in self.file.positions else at[:-1]
+        if is_remote(entry.path):
+            self.errors.append(self.file.error(at, *remote(entry.path)))
+            return EnvFile({})
         path = resolved(self.folder, entry.path)
         if not entry.required and not path.exists():
             return EnvFile({})

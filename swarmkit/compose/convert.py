@@ -12,25 +12,23 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from swarmkit.compose import models
 from swarmkit.compose.load import Project
-from swarmkit.errors import SwarmkitError, UsageError, raise_all
+from swarmkit.compose.naming import STACK_NAME, name_of
+from swarmkit.errors import UsageError
 from swarmkit.names import EDGE_NETWORK, IMAGE_LABEL, ROUTE_PREFIX, STACK_LABEL
 
-# The longest names that a swarm accepts for a service, and for a config or a secret (moby/swarmkit,
-# manager/controlapi).
-SERVICE_NAME_LIMIT = 63
-CONFIG_NAME_LIMIT = 64
-_STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 # Networks of the engine's own, where a service can have no alias (docker's IsUserDefined).
 BUILT_IN_NETWORKS = frozenset({"host", "none", "bridge", "default", "nat"})
+_PLAIN = models.Attachment()
 # Words among capabilities: all there are, and docker's for those of an update, which means nothing here.
 _ALL = "ALL"
 _RESET = "RESET"
 
 Spec = dict[str, Any]
+ThingT = TypeVar("ThingT", "DesiredNetwork", "DesiredConfig", "DesiredSecret")
 
 
 @dataclass(frozen=True)
@@ -158,11 +156,15 @@ def _build_source(project: Project, build: models.Build | None) -> BuildSource |
 def convert(project: Project, stack: str, context: Context | None = None) -> DesiredStack:
     """What the swarm should hold for `project` deployed as the stack called `stack`.
 
-    Raises UsageError (or Problems) where a name cannot be one in a swarm, and ValueError for a service
-    with neither an image of its own nor one in `context.images`.
+    Raises UsageError where a stack cannot be called so, and ValueError for a service with neither an image
+    of its own nor one in `context.images`.
     """
+    if not STACK_NAME.fullmatch(stack):
+        raise UsageError(
+            f'"{stack}" cannot be the name of a stack',
+            hint="use letters, digits, dashes and underscores, and begin with a letter or a digit",
+        )
     context = context or Context()
-    _check_names(project, stack)
     maker = _Maker(project, stack, context)
     services = tuple(maker.service(key, service) for key, service in project.file.services.items())
     used = {key for service in project.file.services.values() for key in service.networks or ("default",)}
@@ -173,13 +175,13 @@ def convert(project: Project, stack: str, context: Context | None = None) -> Des
     return DesiredStack(
         name=stack,
         services=services,
-        networks=tuple(
+        networks=_once(
             maker.network(key, definitions[key]) for key in sorted(used) if not definitions[key].external
         ),
-        configs=tuple(maker.config(key, data) for key, data in sorted(project.config_data.items())),
+        configs=_once(maker.config(key, data) for key, data in sorted(project.config_data.items())),
         external_networks=tuple(sorted(external)),
         external_configs=_external(project.file.configs),
-        secrets=tuple(
+        secrets=_once(
             maker.secret(key, secret)
             for key, secret in sorted(project.file.secrets.items())
             if not secret.external
@@ -189,29 +191,13 @@ def convert(project: Project, stack: str, context: Context | None = None) -> Des
     )
 
 
+def _once(things: Iterable[ThingT]) -> tuple[ThingT, ...]:
+    """Several definitions may come to the same thing of one name."""
+    return tuple({thing.name: thing for thing in things}.values())
+
+
 def _external(definitions: Mapping[str, models.Definition]) -> tuple[str, ...]:
-    return tuple(sorted(thing.name or key for key, thing in definitions.items() if thing.external))
-
-
-def _check_names(project: Project, stack: str) -> None:
-    if not _STACK_NAME.fullmatch(stack):
-        raise UsageError(
-            f'"{stack}" cannot be the name of a stack',
-            hint="use letters, digits, dashes and underscores, and begin with a letter or a digit",
-        )
-    file = project.file
-    names = [(f"{stack}_{key}", SERVICE_NAME_LIMIT) for key in file.services]
-    file_objects: list[tuple[str, models.FileObject]] = [*file.configs.items(), *file.secrets.items()]
-    names += [(thing.name or f"{stack}_{key}", CONFIG_NAME_LIMIT) for key, thing in file_objects]
-    errors: list[SwarmkitError] = [
-        UsageError(
-            f"the name {name} is longer than the {limit} characters a swarm allows",
-            hint="give the stack, or what it holds, a shorter name",
-        )
-        for name, limit in names
-        if len(name) > limit
-    ]
-    raise_all(errors)
+    return tuple(sorted({thing.name or key for key, thing in definitions.items() if thing.external}))
 
 
 @dataclass(frozen=True)
@@ -220,14 +206,8 @@ class _Maker:
     stack: str
     context: Context
 
-    def scoped(self, key: str) -> str:
-        return f"{self.stack}_{key}"
-
     def name_of(self, key: str, definition: models.Definition | None) -> str:
-        """docker's names: STACK_key; a `name:` as it stands; an external one by its own name."""
-        if definition is None:
-            return self.scoped(key)
-        return definition.name or (key if definition.external else self.scoped(key))
+        return name_of(self.stack, key, definition)
 
     def network_name(self, key: str) -> str:
         return self.name_of(key, self.project.file.networks.get(key))
@@ -283,7 +263,7 @@ class _Maker:
         if not image:
             raise ValueError(f"no image is known for {key}, which is built")
         spec: Spec = {
-            "Name": self.scoped(key),
+            "Name": self.name_of(key, None),
             "Labels": {**deploy.labels, STACK_LABEL: self.stack, IMAGE_LABEL: service.image or image},
             "TaskTemplate": _given(
                 ContainerSpec=self._container(image, service),
@@ -362,11 +342,12 @@ class _Maker:
         attachments: dict[str, Spec] = {edge: {"Target": edge}} if edge else {}
         for name, attachment in (service.networks or {"default": None}).items():
             target = self.network_name(name)
-            aliases = list(attachment.aliases) if attachment else []
+            # Two of the file's networks may be one.
+            aliases = [*attachments.get(target, {}).get("Aliases", ()), *(attachment or _PLAIN).aliases]
             if target not in BUILT_IN_NETWORKS and target != self.context.edge:
                 aliases.append(key)
             attachments[target] = _given(
-                Target=target, Aliases=aliases, DriverOpts=attachment.driver_opts if attachment else None
+                Target=target, Aliases=aliases, DriverOpts=(attachment or _PLAIN).driver_opts
             )
         return [attachment for _, attachment in sorted(attachments.items())]
 
@@ -414,8 +395,6 @@ class _Maker:
             case "tmpfs":
                 tmpfs = mount.tmpfs
                 return _given(SizeBytes=tmpfs.size, Mode=tmpfs.mode) if tmpfs else None
-            case "image":
-                return _given(Subpath=mount.image.subpath) if mount.image else None
             case "cluster":
                 return {}
 
@@ -463,7 +442,6 @@ _OPTIONS = {
     "bind": "BindOptions",
     "npipe": "BindOptions",
     "tmpfs": "TmpfsOptions",
-    "image": "ImageOptions",
     "cluster": "ClusterOptions",
 }
 

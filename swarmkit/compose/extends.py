@@ -13,7 +13,7 @@ from pathlib import Path
 from swarmkit.compose.environment import Variables, default_files
 from swarmkit.compose.merge import merged
 from swarmkit.compose.models import text
-from swarmkit.compose.paths import is_remote, rebased, rebased_service, resolved
+from swarmkit.compose.paths import is_remote, rebased, rebased_service, remote, resolved
 from swarmkit.compose.tree import TAGS, Node, planted, tree
 from swarmkit.errors import SwarmkitError, UsageError
 from swarmkit.interpolate import interpolate
@@ -98,9 +98,6 @@ class Reader:
         """The file at `path`, which the value `asked` at the path `what` speaks of."""
         if asked.broken:
             self.findings.complete = False
-            return None
-        if is_remote(str(asked.value)):
-            self._missing(asked, what, "a file that is not on this machine is not supported by swarmkit yet")
             return None
         try:
             return read(path, TAGS)
@@ -189,7 +186,13 @@ class Reader:
         if not texts or not all(one.is_text for one in texts):
             self._missing(node, what, "expected a path, or a list of them")
             return []
-        return [(resolved(folder, one.value), one) for one in texts]
+        return [(resolved(folder, one.value), one) for one in texts if self._is_here(one, what)]
+
+    def _is_here(self, path: Node, what: str) -> bool:
+        if path.broken or not is_remote(path.value):
+            return True
+        self._missing(path, what, *remote(path.value))
+        return False
 
     def _with_imported(self, document: Node, included: Node) -> Node:
         for key, node in included.mapping.items():
@@ -276,6 +279,8 @@ class Reader:
     def _source(self, file: Node, what: str, folder: Path) -> _Source | None:
         if not file.is_text:
             self._missing(file, what, "expected the path of a Compose file")
+            return None
+        if not self._is_here(file, what):
             return None
         path = resolved(folder, file.value)
         if path not in self._sources:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from swarmkit.compose import naming
 from swarmkit.compose.contents import Contents
 from swarmkit.compose.environment import Variables, default_files
 from swarmkit.compose.extends import Findings, Reader
@@ -118,7 +119,9 @@ def _loaded(first: YamlFile, folder: Path, environment: Mapping[str, str], optio
     compose, waits = dependencies(file, compose, whole.services, missing)
     contents = Contents(file, folder, variables, errors, findings.unset)
     config_data, secret_data = contents.configs(compose.configs), contents.secrets(compose.secrets)
-    compose = contents.environments(compose)
+    compose = contents.completed(compose)
+    if name:
+        errors += naming.mistakes(file, compose, name, {"configs": config_data, "secrets": secret_data})
     # What others speak of may stand in a file that could not be read.
     if findings.complete:
         errors += missing

@@ -7,25 +7,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from swarmkit.compose.dropped import Part, parts
 from swarmkit.compose.models import ComposeFile, Section
 
 Status = Literal["supported", "ignored", "not yet"]
 
 # Keys that are gone before the models see a file (swarmkit.compose.extends).
 _TAKEN_BEFORE = {"": ("include",), "services.NAME": ("extends",)}
+# What the models have as a mapping and a file as lines alone.
+_LINES = ("services.NAME.tmpfs[]",)
 
 
 @dataclass(frozen=True)
 class Key:
     """A key, in the section at `section` (`services.NAME.ports[]`; "" is the top of the file).
 
-    `instead` says what happens to a key that is ignored.
+    `note` says what happens to a key that is ignored, or when a supported one is.
     """
 
     section: str
     name: str
     status: Status
-    instead: str = ""
+    note: str = ""
 
 
 def keys() -> list[Key]:
@@ -34,18 +37,35 @@ def keys() -> list[Key]:
 
 
 def _keys(path: str, section: type[Section]) -> list[Key]:
-    found = [Key(path, name, "supported") for name in (*section.model_fields, *_TAKEN_BEFORE.get(path, ()))]
+    found = [_known(path, name) for name in (*section.model_fields, *_TAKEN_BEFORE.get(path, ()))]
     found += [Key(path, name, "ignored", instead) for name, instead in section.ignored.items()]
     found += [Key(path, name, "not yet") for name in section.not_yet]
     return sorted(found, key=lambda key: key.name)
+
+
+def _known(path: str, name: str) -> Key:
+    """A key of the models, which engines may drop all the same."""
+    dropped = [part for key, part in parts() if key == f"{path}.{name}"]
+    if not dropped:
+        return Key(path, name, "supported")
+    if all(not part.since and not part.value for part in dropped):
+        return Key(path, name, "ignored", dropped[0].instead)
+    return Key(path, name, "supported", "; ".join(_when(part) for part in dropped))
+
+
+def _when(part: Part) -> str:
+    if part.since:
+        return f"from version {part.since} of the Engine API on, with older ones ignored"
+    return f"`{part.value}` is ignored: {part.instead}"
 
 
 def _sections(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     yield path, section
     for name, field in section.model_fields.items():
         below, inner = _inside(field.annotation)
-        if inner is not None:
-            yield from _sections(f"{path}.{name}{below}".removeprefix("."), inner)
+        place = f"{path}.{name}{below}".removeprefix(".")
+        if inner is not None and place not in _LINES:
+            yield from _sections(place, inner)
 
 
 def _inside(kind: Any) -> tuple[str, type[Section] | None]:

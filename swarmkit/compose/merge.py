@@ -70,6 +70,19 @@ def _appended(base: Node, over: Node) -> Node:
     return replace(base, value=base.items + [item for item in over.items if item.plain() not in known])
 
 
+def _service(base: Node, over: Node) -> Node:
+    """Two services; the mounts of the one are in the order of their targets then, as docker has them.
+
+    The engine mounts them in an order of its own, but another order here restarts tasks.
+    """
+    both = _merged_mappings(base, over, _SERVICE)
+    volumes = both.get("volumes")
+    if volumes is None or not volumes.items:
+        return both
+    in_order = sorted(volumes.items, key=lambda item: str(_key_of(_mount_key, item)))
+    return both.with_entries({"volumes": replace(volumes, value=in_order)})
+
+
 def _replaced(_: Node, over: Node) -> Node:
     return over
 
@@ -256,6 +269,7 @@ _PAIRS = [
     *((section, _ANY, "labels") for section in ("networks", "volumes", "configs", "secrets")),
 ]
 _RULES: dict[Path, Callable[[Node, Node], Node]] = {
+    _SERVICE: _service,
     (*_SERVICE, "command"): _replaced,
     (*_SERVICE, "entrypoint"): _replaced,
     (*_SERVICE, "healthcheck", "test"): _replaced,

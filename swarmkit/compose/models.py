@@ -12,10 +12,10 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from swarmkit.compose.units import duration, nano_cpus, shown, size
-from swarmkit.yamlfile import Loc, Model
+from swarmkit.yamlfile import Loc, Model, dotted
 
 KEY = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
@@ -232,6 +232,23 @@ Duration = Annotated[int, BeforeValidator(duration)]
 Size = Annotated[int, BeforeValidator(size)]
 Cpus = Annotated[int, BeforeValidator(nano_cpus)]
 Count = Annotated[int, BeforeValidator(_count)]
+
+
+def _memory_of_task(value: int) -> int:
+    # What a swarm takes (moby/swarmkit, manager/controlapi: validateResources), and the same for CPUs.
+    if 0 < value < 4 * 1024**2:
+        raise ValueError(f"Swarm takes no less than 4 MiB, this is {value} bytes")
+    return value
+
+
+def _cpus_of_task(value: int) -> int:
+    if 0 < value < 1_000_000:
+        raise ValueError("Swarm takes no less than 0.001 of a CPU")
+    return value
+
+
+TaskMemory = Annotated[Size, AfterValidator(_memory_of_task)]
+TaskCpus = Annotated[Cpus, AfterValidator(_cpus_of_task)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -392,17 +409,11 @@ class TmpfsOptions(Section):
     mode: FileMode | None = None
 
 
-class ImageOptions(Section):
-    """`image:` of a mount."""
-
-    subpath: str | None = None
-
-
 class ClusterOptions(Section):
     """`cluster:` of a mount, which has no options."""
 
 
-MountType = Literal["volume", "bind", "tmpfs", "npipe", "cluster", "image"]
+MountType = Literal["volume", "bind", "tmpfs", "npipe", "cluster"]
 
 # The options that go with each type of mount (docker/cli, cli/compose/convert/volume.go).
 _OPTIONS_OF: Mapping[MountType, frozenset[str]] = {
@@ -411,16 +422,24 @@ _OPTIONS_OF: Mapping[MountType, frozenset[str]] = {
     "tmpfs": frozenset({"tmpfs"}),
     "npipe": frozenset({"bind"}),
     "cluster": frozenset({"cluster"}),
-    "image": frozenset({"image"}),
 }
 # An absolute path of a Linux or a Windows container, or one that Swarm fills in.
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\|\{\{")
 
 
+def _mount_type(value: Any) -> Any:
+    # The engine's own API has them, but not for services (moby/swarmkit, api/types.proto: MountType).
+    if value == "image":
+        raise ValueError("Swarm has no mounts of type image: make an image that has the files, or a volume")
+    return value
+
+
 class Mount(Section):
     """One entry of a service's `volumes:`."""
 
-    type: MountType
+    not_yet = _keys("image")
+
+    type: Annotated[MountType, BeforeValidator(_mount_type)]
     source: str | None = None
     target: str
     read_only: bool = False
@@ -428,7 +447,6 @@ class Mount(Section):
     volume: VolumeOptions | None = None
     bind: BindOptions | None = None
     tmpfs: TmpfsOptions | None = None
-    image: ImageOptions | None = None
     cluster: ClusterOptions | None = None
 
     @model_validator(mode="after")
@@ -437,7 +455,7 @@ class Mount(Section):
             raise Misplaced((("target",), f"expected a path that starts with /, got {shown(self.target)}"))
         if self.type == "bind" and not self.source:
             raise ValueError("a bind mount needs a source: the folder of the node")
-        if self.type in ("npipe", "cluster", "image") and not self.source:
+        if self.type in ("npipe", "cluster") and not self.source:
             raise ValueError(f"a mount of type {self.type} needs a source")
         if self.type == "tmpfs" and self.source:
             raise Misplaced((("source",), "a tmpfs has no source"))
@@ -588,8 +606,8 @@ class RestartPolicy(Section):
 class Limits(Section):
     """`deploy.resources.limits`."""
 
-    cpus: Cpus | None = None
-    memory: Size | None = None
+    cpus: TaskCpus | None = None
+    memory: TaskMemory | None = None
     pids: Count | None = None
 
 
@@ -611,8 +629,8 @@ class Reservations(Section):
 
     ignored = {"devices": "Swarm knows devices as generic_resources alone, which the nodes' engines declare"}
 
-    cpus: Cpus | None = None
-    memory: Size | None = None
+    cpus: TaskCpus | None = None
+    memory: TaskMemory | None = None
     generic_resources: list[GenericResource] = []
 
 
@@ -764,7 +782,6 @@ _LIFECYCLE = "Swarm runs nothing but the container's own command"
 class Service(Section):
     """One service of `services:`."""
 
-    not_yet = _keys("label_file")
     ignored = {
         "annotations": "Swarm passes no annotations to containers; use labels",
         "attach": "swarmkit attaches to no container; see swarmkit stack logs",
@@ -826,6 +843,7 @@ class Service(Section):
     env_file: Annotated[
         list[Annotated[EnvFile, BeforeValidator(_env_file)]], BeforeValidator(_one_or_many)
     ] = []
+    label_file: Annotated[list[str], BeforeValidator(_one_or_many)] = []
     profiles: list[str] = []
     ports: list[Annotated[Port, BeforeValidator(_port)]] = []
     networks: Annotated[dict[str, Attachment | None], BeforeValidator(_named)] = {}
@@ -868,7 +886,45 @@ class Service(Section):
             raise Misplaced((("scale",), f"a {self.deploy.mode} service runs one task a node"))
         if self.scale is not None and self.deploy.replicas not in (None, self.scale):
             raise Misplaced((("scale",), f"deploy.replicas says {self.deploy.replicas}"))
+        ingress = [index for index, port in enumerate(self.ports) if port.mode == "ingress"]
+        if ingress and self.deploy.endpoint_mode == "dnsrr":
+            message = (
+                "in ingress mode a port needs a virtual IP, and deploy.endpoint_mode is dnsrr: use mode: host"
+            )
+            raise Misplaced((("ports", ingress[0]), message))
+        if twice := [*self._twice()]:
+            raise Misplaced(*twice)
         return self
+
+    def _twice(self) -> Iterator[tuple[Loc, str]]:
+        """What a task can have once, and no more (moby/swarmkit, manager/controlapi/service.go)."""
+        claims: list[tuple[Loc, str]] = [
+            *((("volumes", index), _mounted(mount.target)) for index, mount in enumerate(self.volumes)),
+            *((("tmpfs", index), _mounted(mount.target)) for index, mount in enumerate(self.tmpfs)),
+            *((("configs", index), _file_of(use, "/")) for index, use in enumerate(self.configs)),
+            *((("secrets", index), _file_of(use, "/run/secrets/")) for index, use in enumerate(self.secrets)),
+            *(
+                (("ports", index), f"{published}/{port.protocol} is published")
+                for index, port in enumerate(self.ports)
+                for published, _ in port.pairs()
+                if published
+            ),
+        ]
+        first: dict[str, Loc] = {}
+        for loc, claim in claims:
+            other = first.setdefault(claim, loc)
+            if other != loc:
+                yield loc, f"{claim} by {dotted(other)} already"
+
+
+def _mounted(target: str) -> str:
+    return f"{target.rstrip('/') or '/'} is mounted"
+
+
+def _file_of(use: FileUse, folder: str) -> str:
+    """Where a config or secret is put: under `folder`, but for one with an absolute path."""
+    name = use.target or use.source
+    return f"{name if name.startswith('/') else folder + name} is written"
 
 
 class Definition(Section):
@@ -964,6 +1020,8 @@ class Secret(FileObject):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Secret:
+        if self.driver_opts and not self.driver:
+            raise Misplaced((("driver_opts",), "they are for a driver, and there is none"))
         if (
             not self.external
             and sum(one is not None for one in (self.file, self.environment, self.driver)) != 1

@@ -29,6 +29,12 @@ def is_remote(path: str) -> bool:
     return "://" in path or path.startswith(("git@", "github.com/"))
 
 
+def remote(path: str) -> tuple[str, str]:
+    """What is wrong with such a path, and what to do."""
+    hint = "fetch it first (curl, git clone), and name the copy"
+    return f"{path} is not on this machine, and swarmkit fetches no files", hint
+
+
 def rebased(document: Node, folder: Path) -> Node:
     """A Compose file whose relative paths started from `folder`, with absolute ones."""
     document = _within(
@@ -45,7 +51,8 @@ def rebased_service(service: Node, folder: Path) -> Node:
     """The same for one service."""
     absolute = _absolute(folder)
     service = _within(service, "build", lambda node: _build(node, folder))
-    service = _within(service, "env_file", lambda node: _env_file(node, absolute))
+    for key in ("env_file", "label_file"):
+        service = _within(service, key, lambda node: _files(node, absolute))
     return _within(service, "volumes", lambda node: _items(node, lambda item: _mount(item, absolute)))
 
 
@@ -79,7 +86,7 @@ def _build(node: Node, folder: Path) -> Node:
     return _within(node, "context", _absolute(folder)) if node.mapping else _absolute(folder)(node)
 
 
-def _env_file(node: Node, absolute: Edit) -> Node:
+def _files(node: Node, absolute: Edit) -> Node:
     if node.is_text:
         return absolute(node)
     return _items(node, lambda item: _within(item, "path", absolute) if item.mapping else absolute(item))

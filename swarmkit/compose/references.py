@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmkit.compose.models import ComposeFile, Service
-from swarmkit.compose.paths import is_remote, resolved
+from swarmkit.compose.paths import is_remote, remote, resolved
 from swarmkit.errors import SwarmkitError, UsageError
 from swarmkit.yamlfile import Loc, YamlFile, dotted
 
@@ -89,7 +89,7 @@ def _build_mistakes(file: YamlFile, here: Loc, service: Service, folder: Path) -
     at = at if at in file.positions else at[:-1]
     context = service.build.context
     if is_remote(context):
-        yield file.error(at, "a build context that is not a folder is not supported by swarmkit yet")
+        yield file.error(at, *remote(context))
         return
     path = resolved(folder, context)
     if not path.is_dir():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from swarmkit.balancer.routes import routes
 from swarmkit.compose.convert import Context, DesiredStack, builds, convert
+from swarmkit.compose.dropped import without_dropped
 from swarmkit.compose.load import Project
 from swarmkit.deploy import history
 from swarmkit.deploy.builder import NOT_BUILT, build_images
@@ -89,20 +90,20 @@ def prepare(
     }
     stand_ins = dict.fromkeys(builds(project), NOT_BUILT) | dict(images or {})
 
-    def desired_with(images: Mapping[str, str]) -> DesiredStack:
+    def desired_with(images: Mapping[str, str]) -> tuple[DesiredStack, list[str]]:
         whole = convert(project, stack, Context(images=images))
-        return only(whole, chosen) if chosen else whole
+        return without_dropped(only(whole, chosen) if chosen else whole, engine.api_version)
 
     # Whatever can be refused is, before anything is built.
     live = observe(engine, stack)
-    desired = desired_with(stand_ins)
+    desired, dropped = desired_with(stand_ins)
     found, unresolved = pins(engine, desired, live, resolve_image, credentials, stand_ins)
-    for warning in unresolved:
+    for warning in (*dropped, *unresolved):
         ui.warn(warning)
     left = orphans(desired, live) if not chosen else []
     _check(engine, ui, at_live_scale(pinned(desired, found), live), left if prune else ())
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
-    desired = pinned(desired_with({**stand_ins, **built}), found)
+    desired = pinned(desired_with({**stand_ins, **built})[0], found)
     if left and not prune:
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
 

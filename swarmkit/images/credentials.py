@@ -1,6 +1,7 @@
 """The user's credentials for registries, as docker keeps them, in the form that the Engine API takes.
 
-They come from docker's configuration file or from the helper programs that it names. They are never
+They come from docker's configuration file or from the helper programs that it names, and before those
+from the variable DOCKER_AUTH_CONFIG, as pipelines set it (docker/cli, cli/config/configfile). They are never
 shown: not in a `repr`, an error or a log, and no helper gets them on its command line.
 """
 
@@ -23,48 +24,55 @@ _HUB = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"
 _NOT_FOUND = "credentials not found"
 HELPER_SECONDS = 60
+# The variable that holds a configuration with `auths` and nothing else.
+_VARIABLE = "DOCKER_AUTH_CONFIG"
 # The header of a request that carries them (Engine API).
 AUTH_HEADER = "X-Registry-Auth"
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What docker's configuration file says of registries; `where` names the file in errors."""
+    """What docker's configuration file says of registries; `where` names the file in errors.
+
+    `_given` is what the environment says itself.
+    """
 
     where: str = ""
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _given: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Credentials:
         """Those of `config.json` in $DOCKER_CONFIG, else in ~/.docker; none where there is no such file.
 
-        Raises UsageError where it cannot be read.
+        Raises UsageError where it, or DOCKER_AUTH_CONFIG, cannot be read.
         """
+        given = _mapping(environment.get(_VARIABLE) or "{}", _VARIABLE)
         folder = environment.get("DOCKER_CONFIG") or str(Path(environment.get("HOME", "/")) / ".docker")
         path = Path(folder) / "config.json"
         try:
-            config = json.loads(path.read_bytes())
+            text = path.read_bytes()
         except FileNotFoundError:
-            return cls()
+            return cls("", {}, given)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(f"docker's configuration cannot be read: {reason}", where=str(path)) from None
-        except ValueError:
-            # The parser's own words may quote the file.
-            raise UsageError("docker's configuration is not JSON", where=str(path)) from None
-        if not isinstance(config, dict):
-            raise UsageError("docker's configuration is not a mapping", where=str(path))
-        return cls(str(path), config)
+        return cls(str(path), _mapping(text, str(path)), given)
 
     def header(self, image: str) -> str | None:
         """The value of X-Registry-Auth for the registry of `image`, None where there are no credentials.
 
-        A helper of that registry goes before the store for all, and that before the file itself, as in
-        docker. Raises OperationFailed where a helper fails, UsageError where the file makes no sense.
+        The environment goes first; then a helper of that registry, the store for all, and the file itself, as
+        in docker. Raises OperationFailed where a helper fails, UsageError where the file makes no sense.
         """
         server = _server(image)
-        helper = self._section("credHelpers").get(server) or self._config.get("credsStore")
-        found = self._from_helper(str(helper), server) if helper else self._from_file(server)
+        found = _entry(_section(self._given, "auths", _VARIABLE), server, _VARIABLE)
+        if not any(found.values()):
+            helpers = _section(self._config, "credHelpers", self.where)
+            if helper := helpers.get(server) or self._config.get("credsStore"):
+                found = self._from_helper(str(helper), server)
+            else:
+                found = _entry(_section(self._config, "auths", self.where), server, self.where)
         if not any(found.values()):
             return None
         body = json.dumps({**{key: value for key, value in found.items() if value}, "serveraddress": server})
@@ -74,35 +82,6 @@ class Credentials:
         """The headers to send with a request about `image`: one, or none."""
         value = self.header(image)
         return {} if value is None else {AUTH_HEADER: value}
-
-    def _section(self, key: str) -> Mapping[str, Any]:
-        section = self._config.get(key) or {}
-        if not isinstance(section, dict):
-            raise UsageError(f"docker's configuration: {key} is not a mapping", where=self.where)
-        return section
-
-    def _from_file(self, server: str) -> dict[str, str]:
-        auths = self._section("auths")
-        # A registry may stand there as a URL (docker login has written them both ways).
-        entry = auths.get(server) or next((auths[key] for key in auths if _host(key) == _host(server)), None)
-        if not isinstance(entry, dict):
-            return {}
-        username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
-        if encoded := entry.get("auth"):
-            try:
-                username, _, password = base64.b64decode(str(encoded), validate=True).decode().partition(":")
-            except (binascii.Error, ValueError):
-                raise UsageError(
-                    f"docker's configuration: the credentials for {server} are not base64",
-                    where=self.where,
-                    hint=f"log in again: docker login {_host(server)}",
-                ) from None
-        return {
-            "username": username,
-            "password": password.rstrip("\0"),
-            "identitytoken": str(entry.get("identitytoken") or ""),
-            "registrytoken": str(entry.get("registrytoken") or ""),
-        }
 
     def _from_helper(self, helper: str, server: str) -> dict[str, str]:
         program = f"docker-credential-{helper}"
@@ -137,6 +116,47 @@ class Credentials:
             if username == _TOKEN_USER
             else {"username": username, "password": secret}
         )
+
+
+def _mapping(text: bytes | str, where: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        # The parser's own words may quote the text.
+        raise UsageError("docker's configuration is not JSON", where=where) from None
+    if not isinstance(found, dict):
+        raise UsageError("docker's configuration is not a mapping", where=where)
+    return found
+
+
+def _section(config: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    section = config.get(key) or {}
+    if not isinstance(section, dict):
+        raise UsageError(f"docker's configuration: {key} is not a mapping", where=where)
+    return section
+
+
+def _entry(auths: Mapping[str, Any], server: str, where: str) -> dict[str, str]:
+    # A registry may stand there as a URL (docker login has written them both ways).
+    entry = auths.get(server) or next((auths[key] for key in auths if _host(key) == _host(server)), None)
+    if not isinstance(entry, dict):
+        return {}
+    username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+    if encoded := entry.get("auth"):
+        try:
+            username, _, password = base64.b64decode(str(encoded), validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            raise UsageError(
+                f"docker's configuration: the credentials for {server} are not base64",
+                where=where,
+                hint=f"log in again: docker login {_host(server)}",
+            ) from None
+    return {
+        "username": username,
+        "password": password.rstrip("\0"),
+        "identitytoken": str(entry.get("identitytoken") or ""),
+        "registrytoken": str(entry.get("registrytoken") or ""),
+    }
 
 
 def registry_of(image: str) -> str:

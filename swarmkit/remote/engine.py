@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from swarmkit.remote.streams import Duplex
 
 # The newest version whose bodies we know; the engine's own is used where that is older.
-NEWEST_API = "1.45"
+NEWEST_API = "1.51"
 # A request waits for the engine, which may itself wait for a registry or for a quorum.
 TIMEOUT_SECONDS = 120
 # The SDK insists on a port; nothing listens there, and the name is never looked up.
@@ -199,8 +199,13 @@ class Engine:
         """Whether the input of such a stream can end before its output; Python's TLS ends both at once."""
         return not str(self.api.base_url).startswith("https://")
 
+    @property
+    def api_version(self) -> str:
+        """The version of the Engine API that is spoken, such as `1.45`."""
+        return str(self.api.api_version)
+
     def _url_of(self, path: str) -> str:
-        return f"{self.api.base_url}/v{self.api.api_version}{quote(path, safe='/:@')}"
+        return f"{self.api.base_url}/v{self.api_version}{quote(path, safe='/:@')}"
 
     def _request(
         self,

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from tests.conformance import run
-from tests.conformance.generate import compose_files
 from tests.conformance.oracle import NoClient, Oracle, client, version
-
-BATCH = 8
 
 
 def main() -> int:
@@ -25,37 +18,22 @@ def main() -> int:
         return 1
     os.environ["HOME"] = run.ENVIRONMENT["HOME"]
     with Oracle() as oracle:
-        found = {
-            file: run.unlike(file, stack, answer) for file, stack, answer in run.answers(oracle, run.WRITTEN)
+        written = {
+            file.name: run.unlike(file, stack, answer)
+            for file, stack, answer in run.answers(oracle, run.WRITTEN)
         }
-        counts = {"equal": 0, "unlike": 0}
-
-        @settings(
-            max_examples=-(-wanted // BATCH),
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],
-        )
-        @given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
-        def compared(batch: list[dict[str, Any]]) -> None:
-            problems = run.generated(oracle, batch)
-            counts["unlike"] += len(problems)
-            counts["equal"] += BATCH - len(problems)
-            for problem in problems:
-                print(problem)
-
-        compared()
-    for file, lines in found.items():
+        generated = run.compare_generated(oracle, wanted)
+    for problem in generated.problems:
+        print(problem)
+    for name, lines in written.items():
         for line in lines:
-            print(f"{file.name}: {line}")
-    equal = sum(not lines for lines in found.values())
-    total = sum(counts.values())
+            print(f"{name}: {line}")
+    equal = sum(not lines for lines in written.values())
     print(
-        f"{equal} of {len(found)} written files equal, {counts['equal']} of {total} generated"
-        f" (docker {version()})"
+        f"{equal} of {len(written)} written files equal,"
+        f" {generated.count - len(generated.problems)} of {generated.count} generated (docker {version()})"
     )
-    return int(equal < len(found) or bool(counts["unlike"]))
+    return int(equal < len(written) or bool(generated.problems))
 
 
 if __name__ == "__main__":

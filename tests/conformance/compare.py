@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from swarmkit.compose.convert import Context, DesiredStack, convert
-from swarmkit.compose.load import Project, load
+from swarmkit.compose.load import Options, Project, load
 from tests.conformance.oracle import Bodies, Body, identity
 
 
-def ours(file: Path, stack: str, environment: Mapping[str, str]) -> tuple[Bodies, Project]:
-    """What swarmkit would send for `file` as `stack`, and the project it read. Raises SwarmkitError."""
-    project = load(file, environment)
+def ours(file: Path, stack: str, environment: Mapping[str, str], *over: Path) -> tuple[Bodies, Project]:
+    """What swarmkit would send for `file` as `stack`, with the files `over` laid over it, and the project.
+
+    Raises SwarmkitError.
+    """
+    project = load(file, environment, Options(files=over, name=stack))
     return bodies(convert(project, stack, Context(edge=None))), project
 
 

@@ -22,9 +22,11 @@ def oracle() -> Iterator[Oracle]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def _home(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _home() -> Iterator[None]:
     """Both sides have one home, which `~` stands for."""
     from tests.conformance.run import ENVIRONMENT
 
-    monkeypatch.setenv("HOME", ENVIRONMENT["HOME"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", ENVIRONMENT["HOME"])
+        yield

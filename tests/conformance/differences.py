@@ -82,6 +82,11 @@ def _environment(docker: Bodies, ours: Bodies) -> None:
         del container["Env"]
 
 
+def _hostname(docker: Bodies, ours: Bodies) -> None:
+    for container in (*_containers(docker), *_containers(ours)):
+        del container["Hostname"]
+
+
 def _endpoint(docker: Bodies, ours: Bodies) -> None:
     for spec in ours["services"].values():
         spec.pop("EndpointSpec")
@@ -107,7 +112,7 @@ SENT = (
     ),
     Difference("`oom_score_adj` is sent.", "docker drops it without a word.", ("oom-score-adj",), _oom_score),
     Difference(
-        "`tmpfs.mode`, `bind.create_host_path`, `bind.recursive` and `volume.labels` of a mount are sent.",
+        "`tmpfs.mode`, `bind.recursive: disabled` and `volume.labels` of a mount are sent.",
         "docker drops them without a word.",
         ("options-of-mounts",),
         _options_of_mounts,
@@ -131,10 +136,26 @@ SENT = (
         _file_modes,
     ),
     Difference(
+        "`$NAME-2` is the value of NAME, and after it `-2`.",
+        "The Compose Specification has defaults in braces alone; docker takes `2` for one, and drops it.",
+        ("variables-before-a-dash",),
+        _hostname,
+    ),
+    Difference(
+        "`12e45`, `08` and `2024-01-02` stay as they are written.",
+        "They may be a commit, an issue or a day; docker makes numbers and times of them.",
+        ("scalars-as-they-are-written",),
+        _environment,
+    ),
+    Difference(
         "Quotes around a value in an `env_file` are no part of it.",
         "The Compose Specification has them so; docker hands them to the container.",
         ("env-file-quotes",),
         _environment,
+    ),
+    Difference(
+        "What the engine would take and drop is not sent, such as `consistency` of a mount.",
+        "swarmkit says so; docker sends it, and nobody hears that it does nothing.",
     ),
     Difference(
         "Platforms of an image that are called unknown (attestations of how it was built) are left out, and"
@@ -163,6 +184,8 @@ ACCEPTED = (
         "today's Compose files have them",
         ("extends", "include", "profiles"),
     ),
+    Difference("any `version`", "it means nothing any more", ("version-2",)),
+    Difference("`label_file`", "the Compose Specification has it", ("label-file",)),
     Difference(
         "`path`, `required` and `format` of an `env_file`",
         "the Compose Specification has them",
@@ -186,14 +209,15 @@ ACCEPTED = (
         ("dns-opt", "group-add", "scale"),
     ),
     Difference(
-        "`gateway`, `ip_range`, `aux_addresses` and `options` of `ipam`, `enable_ipv4` and `enable_ipv6`",
-        "the Engine API has them",
+        "`gateway`, `ip_range` and `options` of `ipam`, and `enable_ipv6`; with a warning `aux_addresses` and"
+        " `enable_ipv4`",
+        "Swarm has the former; the latter it drops",
         ("networks-ipam",),
     ),
     Difference(
-        "`image.subpath` of a mount, and text such as `64m` for the size of a tmpfs",
-        "the Engine API has the first, and sizes are text elsewhere",
-        ("options-of-image-mounts", "sizes-of-tmpfs-as-text"),
+        "text such as `64m` for the size of a tmpfs",
+        "sizes are text elsewhere",
+        ("sizes-of-tmpfs-as-text",),
     ),
     Difference(
         "`credential_spec.config` of a config that has a `name`",
@@ -243,5 +267,40 @@ REFUSED = (
         "a mount whose target is not an absolute path",
         "no task of it would ever start",
         ("mounts-outside-the-root",),
+    ),
+    Difference(
+        "a published port or a mount's target that a service has twice",
+        "the engine refuses such a service, when others are deployed already",
+        ("things-that-a-task-has-once",),
+    ),
+    Difference(
+        "a port in ingress mode beside `endpoint_mode: dnsrr`",
+        "the engine refuses it: such a port needs a virtual IP",
+        ("ports-without-a-virtual-ip",),
+    ),
+    Difference(
+        "names that no swarm takes, such as that of a service with a dot",
+        "the engine refuses them, when others are made already",
+        ("names-that-no-swarm-takes",),
+    ),
+    Difference(
+        "two networks, volumes, configs or secrets with one `name` that are not the same",
+        "docker makes the one or the other, by chance, or fails on the way",
+        ("names-of-two-things",),
+    ),
+    Difference(
+        "a config or secret whose `name` is like that of a version of another",
+        "swarmkit would take it for one, and remove it when nothing uses it",
+        ("names-of-versions",),
+    ),
+    Difference(
+        "a mount of type image",
+        "no engine takes one for a service, when others are deployed already",
+        ("image-mounts",),
+    ),
+    Difference(
+        "`driver_opts` of a secret without a `driver`",
+        "docker drops them without a word",
+        ("options-without-a-driver",),
     ),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
+
+from swarmkit.compose.matrix import keys as known_keys
 
 Strategy = st.SearchStrategy[Any]
 
@@ -27,8 +29,16 @@ sizes = st.builds(
     st.one_of(st.integers(1, 4096), st.sampled_from(["0.5", "1.5", "2.25"])),
     st.sampled_from(["b", "k", "K", "kb", "KiB", "m", "M", "mb", "g", "GB", " gb"]),
 )
+memories = st.one_of(
+    st.builds("{}{}".format, st.integers(2**22, 2**32), st.sampled_from(["", "b", "B"])),
+    st.builds("{}{}".format, st.integers(4096, 10**6), st.sampled_from(["k", "K", "kb", "KiB"])),
+    st.builds(
+        "{}{}".format, st.sampled_from([4, "4.5", "64.25", 300]), st.sampled_from(["m", "M", "mb", " gb"])
+    ),
+)
 cpus = st.one_of(
-    st.integers(0, 64).map(str), st.integers(0, 10**9).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09}")
+    st.integers(0, 64).map(str),
+    st.integers(10**6, 10**9).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09}"),
 )
 hosts = st.sampled_from(["10.0.0.1", "192.168.7.9", "::1", "2001:db8::5"])
 files = st.sampled_from(["data/plain.txt", "./data/token.txt", "data/binary.bin"])
@@ -113,10 +123,10 @@ deploys = some(
         window=durations,
     ),
     resources=some(
-        limits=some(cpus=cpus, memory=sizes, pids=st.integers(0, 999)),
+        limits=some(cpus=cpus, memory=memories, pids=st.integers(0, 999)),
         reservations=some(
             cpus=cpus,
-            memory=sizes,
+            memory=memories,
             generic_resources=st.lists(
                 some({"discrete_resource_spec": some({"kind": names, "value": st.integers(1, 8)})}),
                 max_size=2,
@@ -175,7 +185,7 @@ def mounts(defined: list[str]) -> Strategy:
             {"type": st.just("volume"), "source": volumes, "target": paths},
             read_only=st.booleans(),
             consistency=st.sampled_from(["cached", "default"]),
-            volume=some(nocopy=st.booleans()),
+            volume=some(nocopy=st.booleans(), subpath=names),
         ),
         some(
             {"type": st.just("bind"), "source": folders, "target": paths},
@@ -183,7 +193,6 @@ def mounts(defined: list[str]) -> Strategy:
             bind=some(propagation=st.sampled_from(["private", "rshared"])),
         ),
         some({"type": st.just("tmpfs"), "target": paths}, tmpfs=some(size=st.integers(0, 10**9))),
-        some({"type": st.just("image"), "source": names, "target": paths}),
         some({"type": st.just("cluster"), "source": names.map("group:{}".format), "target": paths}),
         some({"type": st.just("npipe"), "source": names, "target": paths}),
     )
@@ -192,16 +201,49 @@ def mounts(defined: list[str]) -> Strategy:
 def attachments(defined: list[str]) -> Strategy:
     options = st.one_of(
         st.none(),
-        some(aliases=unique(names), driver_opts=text_map(st.one_of(words, numbers)), ipv4_address=hosts),
+        some(
+            aliases=unique(names),
+            driver_opts=text_map(st.one_of(words, numbers)),
+            ipv4_address=hosts,
+            ipv6_address=hosts,
+        ),
     )
     one = st.sampled_from(defined)
     return st.one_of(unique(one), st.dictionaries(one, options, max_size=4))
 
 
+_env_files = st.sampled_from(["data/one.env", "./data/two.env"])
+# What docker warns that it ignores, or says nothing of.
+_ignored: dict[str, Any] = {
+    "cgroup_parent": names,
+    "cgroupns_mode": st.sampled_from(["host", "private"]),
+    "container_name": names,
+    "devices": unique(st.just("/dev/null:/dev/null")),
+    "domainname": names,
+    "expose": unique(_port_numbers),
+    "external_links": unique(names),
+    "ipc": st.just("host"),
+    "links": unique(names),
+    "mac_address": st.just("02:42:ac:11:65:43"),
+    "network_mode": st.sampled_from(["host", "bridge"]),
+    "pid": st.just("host"),
+    "privileged": st.booleans(),
+    "security_opt": unique(names),
+    "shm_size": sizes,
+    "userns_mode": st.just("host"),
+}
+
+
 @st.composite
 def services(
-    draw: st.DrawFn, networks: list[str], volumes: list[str], configs: list[str], secrets: list[str]
+    draw: st.DrawFn,
+    networks: list[str],
+    volumes: list[str],
+    configs: list[str],
+    secrets: list[str],
+    unnamed: list[str],
 ) -> Any:
+    """A service that uses what is defined; `unnamed` are the configs with docker's own names."""
     service = draw(
         some(
             {"image": st.one_of(names, st.builds("{}:{}".format, names, names))},
@@ -241,12 +283,53 @@ def services(
             volumes=st.lists(mounts(volumes), max_size=4, unique_by=str),
             configs=uses(configs) if configs else st.just([]),
             secrets=uses(secrets) if secrets else st.just([]),
-            credential_spec=st.sampled_from([{"file": "a.json"}, {"registry": "r"}]),
-            privileged=st.booleans(),
+            credential_spec=st.sampled_from(
+                [{"file": "a.json"}, {"registry": "r"}, *({"config": config} for config in unnamed)]
+            ),
+            env_file=st.one_of(_env_files, unique(_env_files)),
+            build=some(
+                {"context": st.just("."), "dockerfile": st.just("data/plain.txt")}, args=map_or_list()
+            ),
+            **_ignored,
         )
     )
     service["deploy"] = {**draw(deploys), **draw(modes)}
+    return _without_what_engines_refuse(service)
+
+
+def _without_what_engines_refuse(service: dict[str, Any]) -> dict[str, Any]:
+    """A service that publishes no port, and mounts on no path, twice; docker sends those all the same."""
+    taken: set[str] = set()
+
+    def is_new(*claims: str) -> bool:
+        new = taken.isdisjoint(claims)
+        taken.update(claims)
+        return new
+
+    for key, claims in (("ports", _published), ("volumes", _target)):
+        if key in service:
+            service[key] = [entry for entry in service[key] if is_new(*claims(entry))]
+    ingress = [port for port in service.get("ports", ()) if not _is_in_host_mode(port)]
+    if ingress and service["deploy"].get("endpoint_mode") == "dnsrr":
+        del service["deploy"]["endpoint_mode"]
     return service
+
+
+def _published(port: Any) -> list[str]:
+    if isinstance(port, dict):
+        return [f"{port['published']}"] if "published" in port else []
+    first, _, last = str(port).partition("/")[0].rpartition(":")[0].rpartition(":")[2].partition("-")
+    return [str(number) for number in range(int(first), int(last or first) + 1)] if first else []
+
+
+def _is_in_host_mode(port: Any) -> bool:
+    return isinstance(port, dict) and port.get("mode") == "host"
+
+
+def _target(mount: Any) -> list[str]:
+    if isinstance(mount, dict):
+        return [mount["target"]]
+    return [mount if mount.startswith("/") and ":" not in mount else mount.split(":")[1]]
 
 
 _definition: dict[str, Any] = {"name": names, "labels": map_or_list()}
@@ -285,21 +368,26 @@ secrets = _or_external(
 )
 
 
-def _drop_repeated_names(things: dict[str, Any]) -> None:
-    """Of two things with one name docker makes the one that Go's map comes to last."""
-    seen = set()
-    for thing in things.values():
-        if thing and "name" in thing and "external" not in thing:
-            if thing["name"] in seen:
-                del thing["name"]
-            else:
-                seen.add(thing["name"])
+def _with_names_of_their_own(things: dict[str, Any]) -> dict[str, Any]:
+    """Definitions of which no two are called the same: docker makes the one that Go's map comes to last."""
+    taken = set()
+    named = {}
+    for key, thing in things.items():
+        external = (thing or {}).get("external")
+        name = external.get("name") if isinstance(external, dict) else (thing or {}).get("name")
+        name = name or (key if external else None)
+        if name in taken:
+            thing = {"external": True, "name": f"own-{key}"} if external else {**thing, "name": f"own-{key}"}
+        elif name:
+            taken.add(name)
+        named[key] = thing
+    return named
 
 
 @st.composite
 def compose_files(draw: st.DrawFn) -> dict[str, Any]:
     """The data of a Compose file that docker accepts; beside it there is a folder `data`."""
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         section: draw(st.dictionaries(names, definition, max_size=3))
         for section, definition in (
             ("networks", st.one_of(st.none(), networks)),
@@ -308,8 +396,34 @@ def compose_files(draw: st.DrawFn) -> dict[str, Any]:
             ("secrets", secrets),
         )
     }
-    for things in sections.values():
-        _drop_repeated_names(things)
+    sections = {section: _with_names_of_their_own(things) for section, things in sections.items()}
     defined = {section: sorted(things) for section, things in sections.items()}
-    made = draw(st.dictionaries(names, services(**defined), min_size=1, max_size=3))
-    return {"services": made, **{section: things for section, things in sections.items() if things}}
+    unnamed = [key for key, one in sections["configs"].items() if "name" not in one and "external" not in one]
+    made = draw(st.dictionaries(names, services(**defined, unnamed=unnamed), min_size=1, max_size=3))
+    for place, (key, service) in enumerate(made.items()):
+        if others := draw(unique(st.sampled_from(list(made)[: place or 1]))):
+            service["depends_on"] = [other for other in others if other != key]
+    versions = draw(some(version=st.sampled_from(["3", "3.13"])))
+    return {
+        **versions,
+        "services": made,
+        **{section: things for section, things in sections.items() if things},
+    }
+
+
+def keys_of(data: Any, path: str = "") -> Iterator[str]:
+    """The keys of a Compose file's data, with the paths that `swarmkit.compose.matrix` has for them."""
+    if isinstance(data, list):
+        for item in data:
+            yield from keys_of(item, f"{path}[]")
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            inside = f"{path}.{key}".removeprefix(".")
+            if path in _SECTIONS:
+                yield inside
+            else:
+                inside = f"{path}.NAME"
+            yield from keys_of(value, inside)
+
+
+_SECTIONS = {key.section for key in known_keys()}

@@ -91,12 +91,16 @@ class Oracle:
         self._thread.join()
 
     def deploy(
-        self, file: Path, stack: str, environment: Mapping[str, str], *, resolve: str = "never"
+        self, file: Path, stack: str, environment: Mapping[str, str], *over: Path, resolve: str = "never"
     ) -> Answer:
-        """What `docker stack deploy` of `file` as `stack` sends; `environment` is all that it sees."""
+        """What `docker stack deploy` of `file` as `stack` sends; `environment` is all that it sees.
+
+        The files `over` are laid over it.
+        """
+        files = [argument for each in (file, *over) for argument in ("-c", str(each))]
         host = f"tcp://127.0.0.1:{self._server.server_address[1]}"
         done = subprocess.run(
-            [client(), "stack", "deploy", "--resolve-image", resolve, "-c", file, stack],
+            [client(), "stack", "deploy", "--resolve-image", resolve, *files, stack],
             env={"PATH": os.environ["PATH"], **environment, "DOCKER_HOST": host},
             capture_output=True,
             text=True,

@@ -7,11 +7,16 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
 from swarmkit.errors import SwarmkitError
 from tests.conformance import compare
+from tests.conformance.generate import compose_files, keys_of
 from tests.conformance.oracle import Answer, Oracle
 
 FOLDER = Path(__file__).parent
@@ -23,8 +28,12 @@ ENVIRONMENT: Mapping[str, str] = {
     "EMPTY": "",
     "NUMBER": "4",
     "YES": "yes",
+    "NO": "no",
+    "RATIO": "0.25",
     "MODE": "0444",
 }
+# Files that go through clients side by side.
+BATCH = 8
 # More than the cores of a machine: a client waits for the server most of its time.
 THREADS = 4
 
@@ -48,6 +57,37 @@ def unlike(file: Path, stack: str, answer: Answer) -> list[str]:
     except SwarmkitError as error:
         return [f"swarmkit refuses it: {error}"]
     return compare.unlike(compare.normal(answer.bodies), compare.normal(ours))
+
+
+@dataclass
+class Compared:
+    """Generated files that went through both: how many, where some are unlike, and the keys they had."""
+
+    count: int = 0
+    problems: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+
+def compare_generated(oracle: Oracle, count: int, *, derandomize: bool = False) -> Compared:
+    """Compare `count` files, or a few more; with `derandomize` they are the same ones each time."""
+    done = Compared()
+
+    @settings(
+        max_examples=-(-count // BATCH),
+        deadline=None,
+        derandomize=derandomize,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
+    def compare_batch(batch: list[dict[str, Any]]) -> None:
+        done.count += len(batch)
+        done.problems += generated(oracle, batch)
+        done.keys.update(*(keys_of(data) for data in batch))
+
+    compare_batch()
+    return done
 
 
 def generated(oracle: Oracle, batch: Iterable[dict[str, Any]]) -> list[str]:

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from swarmkit.compose.convert import tagged
+from swarmkit.compose.matrix import keys
 from swarmkit.errors import SwarmkitError
 from swarmkit.images.resolve import found, placed
+from swarmkit.yamlfile import read
 from tests.conformance import compare, run
 from tests.conformance.differences import ACCEPTED, REFUSED, SENT, Difference
-from tests.conformance.generate import compose_files
+from tests.conformance.generate import keys_of
 from tests.conformance.oracle import Answer, Oracle
 
-# Files a batch, so that clients run side by side, and batches.
-BATCH = 8
-BATCHES, SOAK_BATCHES = 40, 500
+GENERATED = 320
 
 Answers = dict[Path, tuple[str, Answer]]
 
@@ -28,13 +26,21 @@ Answers = dict[Path, tuple[str, Answer]]
 @pytest.fixture(scope="module")
 def written(oracle: Oracle) -> Answers:
     """What docker does with each written file, of all the folders."""
-    files = sorted(run.FOLDER.glob("*/*.yml"))
+    files = sorted(file for file in run.FOLDER.glob("*/*.yml") if file.parent.name != "merged")
     return {file: (stack, answer) for file, stack, answer in run.answers(oracle, files)}
 
 
 @pytest.mark.parametrize("file", run.WRITTEN, ids=lambda file: file.stem)
 def test_what_is_sent_for_a_written_file_is_what_docker_sends(file: Path, written: Answers) -> None:
     assert run.unlike(file, *written[file]) == []
+
+
+def test_files_are_merged_as_docker_merges_them(oracle: Oracle) -> None:
+    base, over = (run.FOLDER / "merged" / name for name in ("base.yml", "over.yml"))
+    answer = oracle.deploy(base, "st", run.ENVIRONMENT, over)
+    assert not answer.refused, answer.said
+    bodies, _ = compare.ours(base, "st", run.ENVIRONMENT, over)
+    assert compare.unlike(compare.normal(answer.bodies), compare.normal(bodies)) == []
 
 
 def test_whatever_docker_warns_that_it_ignores_swarmkit_warns_of_by_name(written: Answers) -> None:
@@ -51,25 +57,34 @@ def test_whatever_docker_warns_that_it_ignores_swarmkit_warns_of_by_name(written
     assert len(seen) == 14
 
 
-@settings(
-    max_examples=BATCHES,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
-)
-@given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
-def test_what_is_sent_for_a_generated_file_is_what_docker_sends(oracle: Oracle, batch: list[Any]) -> None:
-    assert not "\n".join(run.generated(oracle, batch))
+@pytest.fixture(scope="module")
+def generated(oracle: Oracle) -> run.Compared:
+    """Some hundreds of generated files; `make soak` compares thousands."""
+    return run.compare_generated(oracle, GENERATED, derandomize=True)
 
 
-@pytest.mark.soak
-@settings(max_examples=SOAK_BATCHES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(compose_files(), min_size=BATCH, max_size=BATCH))
-def test_what_is_sent_for_thousands_of_generated_files_is_what_docker_sends(
-    oracle: Oracle, batch: list[Any]
-) -> None:
-    assert not "\n".join(run.generated(oracle, batch))
+def test_what_is_sent_for_a_generated_file_is_what_docker_sends(generated: run.Compared) -> None:
+    assert generated.count >= GENERATED
+    assert not "\n".join(generated.problems)
+
+
+def test_every_key_that_docker_takes_is_in_a_generated_file(generated: run.Compared) -> None:
+    assert _written_keys("files") & _known_keys() - generated.keys == set()
+
+
+def test_every_key_that_swarmkit_knows_is_in_some_file(generated: run.Compared) -> None:
+    written = _written_keys("files", "differences", "accepted")
+    assert _known_keys() - generated.keys - written == set()
+
+
+def _written_keys(*folders: str) -> set[str]:
+    files = (file for folder in folders for file in (run.FOLDER / folder).glob("*.yml"))
+    return {key for file in files for key in keys_of(read(file).data)}
+
+
+def _known_keys() -> set[str]:
+    """The keys of Compose files that swarmkit takes, or ignores with a warning."""
+    return {f"{key.section}.{key.name}".removeprefix(".") for key in keys() if key.status != "not yet"}
 
 
 def test_an_image_is_resolved_as_docker_resolves_it(oracle: Oracle) -> None:
@@ -134,6 +149,13 @@ def test_what_swarmkit_refuses_docker_sends(difference: Difference, file: Path, 
     assert not answer.refused, answer.said
     with pytest.raises(SwarmkitError):
         compare.ours(file, stack, run.ENVIRONMENT)
+
+
+@pytest.mark.parametrize("file", sorted((run.FOLDER / "neither").glob("*.yml")), ids=lambda file: file.stem)
+def test_what_docker_refuses_for_a_mistake_swarmkit_refuses(file: Path, written: Answers) -> None:
+    assert written[file][1].refused
+    with pytest.raises(SwarmkitError):
+        compare.ours(file, "st", run.ENVIRONMENT)
 
 
 def test_every_file_that_shows_a_difference_is_in_the_table() -> None:

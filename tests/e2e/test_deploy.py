@@ -22,6 +22,7 @@ from tests.e2e.conftest import Lab, eventually, swarm_of_one
 from tests.terminal import typed
 
 IMAGE = "swarmkit/base:13"
+EVERYTHING = Path(__file__).with_name("everything.yml")
 
 
 @pytest.fixture(scope="module")
@@ -338,3 +339,14 @@ def test_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swar
     assert "app_data" in lab.shell("m1", "docker volume ls -q")
     sk("stack", "down", "app", "--volumes")
     assert "app_data" not in lab.shell("m1", "docker volume ls -q")
+
+
+def test_an_engine_keeps_all_that_it_is_sent(sk: Swarmkit) -> None:
+    """Otherwise a second `up` would find changes; what the engine would drop is not sent, which is said."""
+    everything = ("stack", "up", str(EVERYTHING), "--name", "all", "--resolve-image", "never", "-o", "json")
+    first = sk(*everything)
+    assert first.json["converged"]
+    assert "service web: oom_score_adj: ignored" in first.stderr
+    assert "start_interval" not in first.stderr
+    assert sk(*everything).json["changed"] == 0
+    sk("stack", "down", "all")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Swarmkit
 from tests.e2e.conftest import Lab, eventually
+from tests.e2e.test_deploy import EVERYTHING
 from tests.e2e.test_story import answers, web, web_tasks
 
 pytestmark = pytest.mark.soak
@@ -84,6 +85,16 @@ def test_a_stack_comes_up_and_answers_from_several_nodes(lab: Lab, sk: Swarmkit)
     before = {task["address"] for task in web_tasks(sk)}
     assert sk.json("stack", "up", "web")["changed"] == 0
     assert {task["address"] for task in web_tasks(sk)} == before
+
+
+def test_an_engine_keeps_all_that_it_is_sent(release: str, sk: Swarmkit) -> None:
+    everything = ("stack", "up", str(EVERYTHING), "--name", "all", "--resolve-image", "never", "-o", "json")
+    first = sk(*everything)
+    assert first.json["converged"]
+    for newer in ("oom_score_adj", "healthcheck.start_interval", "volumes[].volume.subpath"):
+        assert (f"service web: {newer}: ignored" in first.stderr) == (release == "12")
+    assert sk(*everything).json["changed"] == 0
+    sk("stack", "down", "all")
 
 
 def test_it_scales(lab: Lab, sk: Swarmkit) -> None:

@@ -134,7 +134,7 @@ def test_what_no_node_can_run_is_refused_with_numbers_before_anything_is_made(
         "gpu": {**LONG, "deploy": {"placement": {"constraints": ["node.labels.gpu == yes"]}}},
         "big": {
             **LONG,
-            "deploy": {"replicas": 4, "resources": {"reservations": {"cpus": "100", "memory": "1M"}}},
+            "deploy": {"replicas": 4, "resources": {"reservations": {"cpus": "100", "memory": "4M"}}},
         },
         "host": {**LONG, "ports": [{"target": 80, "published": 9080, "mode": "host"}]},
         "mesh": {**LONG, "ports": ["9081:80"]},

@@ -43,6 +43,10 @@ class MemoryEngine(Engine):
     def close(self) -> None:
         """Nothing to give back."""
 
+    @property
+    def api_version(self) -> str:
+        return "1.45"
+
     def get(self, path: str, params: Any = None, *, headers: Any = None) -> Any:  # noqa: ARG002
         wanted = json.loads(params["filters"]) if params and "filters" in params else {}
         match path.strip("/").split("/"):

@@ -163,7 +163,8 @@ class Swarm:
         container = task["ContainerSpec"]
         ids = {name: network["Id"] for name, network in self.networks.items()} | self.others
         task["Networks"] = [{**one, "Target": ids[one["Target"]]} for one in reversed(task["Networks"])]
-        container.pop("Privileges", None)
+        if not container.get("Privileges", {}).get("CredentialSpec"):
+            container.pop("Privileges", None)
         container["Isolation"] = "default"
         container["DNSConfig"] = container.get("DNSConfig", {})
         task["Runtime"] = "container"

@@ -20,7 +20,7 @@ from swarmkit.compose.convert import (
     tagged,
 )
 from swarmkit.compose.load import parse
-from swarmkit.errors import Problems, UsageError
+from swarmkit.errors import UsageError
 from swarmkit.names import EDGE_NETWORK
 
 SECOND = 1_000_000_000
@@ -540,13 +540,6 @@ def test_an_image_without_a_tag_is_the_latest(written: str, sent: str) -> None:
 def test_a_bad_name_of_a_stack_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of a stack"):
         desired("services: {web: {image: x}}", stack=name)
-
-
-def test_names_that_are_too_long_for_a_swarm_are_refused_together() -> None:
-    with pytest.raises(Problems) as caught:
-        desired("services: {web: {image: x}}\nconfigs: {conf: {content: x}}", stack="s" * 60)
-    assert len(caught.value.errors) == 2
-    assert "longer than the 63 characters" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_kinds_of_mounts(mount: str, kind: str, source: str | None) -> None:
 
 
 def test_file_permissions_are_octal() -> None:
-    configs = "configs: [{source: c, mode: 0400}, {source: c, mode: '0440'}, c]"
+    configs = "configs: [{source: c, target: a, mode: 0400}, {source: c, target: b, mode: '0440'}, c]"
     read = service(configs, "configs: {c: {content: x}}")
     assert [config.mode for config in read.configs] == [0o400, 0o440, 0o444]
 
@@ -151,7 +151,15 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
     ("body", "message"),
     [
         ("imgae: ¦y", "imgae: unknown key"),
-        ("label_file: ¦x", "label_file: not supported by swarmkit yet"),
+        ("label_file: ¦x", "label_file: x: no such file"),
+        (
+            "label_file: [¦'https://example.org/x']",
+            "label_file[0]: https://example.org/x is not on this machine, and swarmkit fetches no files",
+        ),
+        (
+            "env_file: ¦git@example.org:x",
+            "env_file: git@example.org:x is not on this machine, and swarmkit fetches no files",
+        ),
         ("deploy: {replicas: ¦three}", 'deploy.replicas: expected a whole number, got "three"'),
         ("deploy: {replicas: ¦-1}", "deploy.replicas: expected 0 or more, got -1"),
         ("deploy: {replicas: ¦true}", "deploy.replicas: expected a whole number, got true"),
@@ -273,7 +281,23 @@ def test_a_port_that_is_not_published_may_be_a_number() -> None:
         ),
         (
             "build: {context: ¦https://example.org/x.git}",
-            "build.context: a build context that is not a folder is not supported by swarmkit yet",
+            "build.context: https://example.org/x.git is not on this machine, and swarmkit fetches no files",
+        ),
+        (
+            "deploy: {resources: {limits: {memory: ¦512}}}",
+            "deploy.resources.limits.memory: Swarm takes no less than 4 MiB, this is 512 bytes",
+        ),
+        (
+            "deploy: {resources: {reservations: {cpus: ¦0.0009}}}",
+            "deploy.resources.reservations.cpus: Swarm takes no less than 0.001 of a CPU",
+        ),
+        ("volumes: [/a, '/b:/c', ¦'/d:/c/']", "volumes[2]: /c is mounted by volumes[1] already"),
+        ("volumes: [/a], tmpfs: [/b, ¦/a]", "tmpfs[1]: /a is mounted by volumes[0] already"),
+        ("ports: ['80-82:80', ¦'81:9']", "ports[1]: 81/tcp is published by ports[0] already"),
+        (
+            "deploy: {endpoint_mode: dnsrr}, ports: [{target: 80, mode: host}, ¦'81:80']",
+            "ports[1]: in ingress mode a port needs a virtual IP, and deploy.endpoint_mode is dnsrr:"
+            " use mode: host",
         ),
     ],
 )
@@ -369,7 +393,7 @@ configs:
 """
     )
     assert found == [
-        "stack.yml:4:17: services.web.label_file: not supported by swarmkit yet",
+        "stack.yml:4:17: services.web.label_file: x: no such file",
         'stack.yml:5:16: services.web.networks[0]: no network is called "nope"',
         "stack.yml:6:13: services.web.ports[0].target: expected a port from 1 to 65535, got 99999",
         'stack.yml:6:20: services.web.ports[1]: expected [PUBLISHED:]TARGET[/PROTOCOL] such as "8080:80",'
@@ -384,6 +408,42 @@ configs:
         'stack.yml:10:15: services.db.volumes[0]: no volume is called "data"',
         "stack.yml:12:13: configs.c.file: none cannot be read: no such file or directory",
     ]
+
+
+def test_a_config_and_a_secret_are_files_of_their_own() -> None:
+    tail = "configs: {c: {content: x}, d: {content: y}}\nsecrets: {s: {environment: A}, t: {environment: A}}"
+    assert mistakes(
+        "services: {a: {image: x, configs: [c, {source: d, target: c}, {source: d, target: /c}],"
+        " secrets: [s, {source: t, target: /run/secrets/s}]}}\n" + tail,
+        A="a",
+    ) == [
+        "stack.yml:1:39: services.a.configs[1]: /c is written by configs[0] already",
+        "stack.yml:1:63: services.a.configs[2]: /c is written by configs[0] already",
+        "stack.yml:1:102: services.a.secrets[1]: /run/secrets/s is written by secrets[0] already",
+    ]
+    # A config is a file of the root, a secret one of /run/secrets.
+    service("configs: [{source: c, target: s}], secrets: [s]", tail, A="a")
+    # What is published twice is so for one protocol.
+    service("ports: ['80:80', '80:80/udp']")
+
+
+def test_what_is_elsewhere_comes_with_a_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        project("services: {a: {image: x}}\nconfigs: {c: {file: 'https://example.org/c'}}")
+    assert "https://example.org/c is not on this machine" in str(caught.value)
+    assert caught.value.hint == "fetch it first (curl, git clone), and name the copy"
+
+
+def test_labels_come_from_files_and_from_the_service_over_them(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("A=1\nB='two'\nC\n")
+    (tmp_path / "two").write_text("a.b-c=${X}\nB=three\n")
+    read = project(
+        "services: {a: {image: x, label_file: [one, two], labels: [A=own]}, b: {image: x, label_file: one}}",
+        tmp_path,
+        X="x",
+    ).file.services
+    assert read["a"].labels == {"A": "own", "B": "three", "C": "", "a.b-c": "x"}
+    assert read["b"].labels == {"A": "1", "B": "two", "C": ""}
 
 
 def test_hints_name_what_may_be_meant() -> None:
@@ -424,7 +484,7 @@ _YAML = st.recursive(
     ),
     max_leaves=8,
 )
-_KEYS = st.sampled_from(sorted({*Service.model_fields, *Service.not_yet, "x-own", "other"}))
+_KEYS = st.sampled_from(sorted({*Service.model_fields, "x-own", "other"}))
 
 
 @settings(deadline=None)

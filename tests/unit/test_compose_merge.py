@@ -110,8 +110,8 @@ def test_mounts_are_one_where_they_have_one_target(tmp_path: Path) -> None:
         tmp_path, "volumes: ['v:/v:ro', 'v:/other']", "volumes: [{type: volume, source: w, target: /v/}]"
     )
     assert read.volumes == [
-        Mount(type="volume", source="w", target="/v/", read_only=True),
         Mount(type="volume", source="v", target="/other"),
+        Mount(type="volume", source="w", target="/v/", read_only=True),
     ]
 
 

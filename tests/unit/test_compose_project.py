@@ -65,11 +65,13 @@ def test_a_service_of_another_file_brings_its_own_paths(tmp_path: Path) -> None:
         tmp_path,
         stack="services: {web: {extends: {file: sub/common.yml, service: base}, volumes: ['./m:/m']}}",
         sub__common="services: {base: {extends: {file: deep.yml, service: d}, build: {args: [V=1]}}}",
-        sub__deep="services: {d: {image: 'x:$T', env_file: x.env, volumes: ['./d:/d', '/e:/e']}}",
+        sub__deep="services: {d: {image: 'x:$T', env_file: x.env, label_file: x.env,"
+        " volumes: ['./d:/d', '/e:/e']}}",
     )
     read = load(path, {"T": "1"}).file.services["web"]
     assert read.image == "x:1"
     assert read.environment == {"A": "1"}
+    assert read.labels == {"A": "1"}
     assert read.build
     assert read.build.context == f"{tmp_path}/sub"
     assert [mount.source for mount in read.volumes] == [f"{tmp_path}/sub/d", "/e", "./m"]
@@ -92,6 +94,10 @@ def test_mistakes_of_an_extended_service_stand_in_its_file(tmp_path: Path) -> No
         ("¦{file: x.yml}", "extends.service: expected the name of a service"),
         ("¦[a]", "extends: expected text, or a mapping with service and file"),
         ("{service: b, file: ¦no.yml}", "extends.file: no.yml: no such file"),
+        (
+            "{service: b, file: ¦'https://x/y.yml'}",
+            "extends.file: https://x/y.yml is not on this machine, and swarmkit fetches no files",
+        ),
         ("{service: b, wat: ¦1}", "extends.wat: unknown key"),
         ("¦a", "extends: the services extend each other: a → a"),
     ],
@@ -238,7 +244,19 @@ def test_a_name_that_two_files_use_otherwise_is_a_mistake(tmp_path: Path) -> Non
         ("[{path: p.yml, wat: ¦1}]", "include[0].wat: unknown key"),
         (
             "[¦'oci://x/y']",
-            "include[0]: a file that is not on this machine is not supported by swarmkit yet",
+            "include[0].path: oci://x/y is not on this machine, and swarmkit fetches no files",
+        ),
+        (
+            "[{path: [p.yml, ¦'https://x/y.yml']}]",
+            "include[0].path: https://x/y.yml is not on this machine, and swarmkit fetches no files",
+        ),
+        (
+            "[{path: p.yml, project_directory: ¦'git@x:y'}]",
+            "include[0].project_directory: git@x:y is not on this machine, and swarmkit fetches no files",
+        ),
+        (
+            "[{path: p.yml, env_file: ¦'https://x/.env'}]",
+            "include[0].env_file: https://x/.env is not on this machine, and swarmkit fetches no files",
         ),
         ("[¦stack.yml]", "include[0]: the files include each other: stack.yml → stack.yml"),
     ],
@@ -451,7 +469,7 @@ def test_every_key_that_docker_ignores_has_a_sentence() -> None:
     names = "cgroup_parent cgroupns_mode container_name devices domainname expose external_links ipc links"
     names += " mac_address network_mode pid privileged security_opt shm_size userns_mode"
     assert set(names.split()) <= set(Service.ignored)
-    assert not set(Service.ignored) & {*Service.model_fields, *Service.not_yet}
+    assert not set(Service.ignored) & {*Service.model_fields}
     body = ", ".join(f"{key}: x" for key in Service.ignored)
     assert len(plain(f"services: {{a: {{image: x, {body}}}}}").warnings) == len(Service.ignored)
 

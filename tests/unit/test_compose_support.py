@@ -38,4 +38,4 @@ def test_what_docker_ignores_is_ignored_with_a_word_or_done() -> None:
     status = {key.name: key for key in keys() if key.section == "services.NAME"}
     for name in _DOCKER_IGNORES.split():
         assert status[name].status == ("supported" if name in ("build", "restart") else "ignored")
-    assert all(key.instead for key in status.values() if key.status == "ignored")
+    assert all(key.note for key in status.values() if key.status == "ignored")

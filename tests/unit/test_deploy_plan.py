@@ -90,9 +90,9 @@ def test_what_is_as_it_should_be_is_left_alone() -> None:
             {"labels.a": ("b", None), "labels.c": (None, "d")},
         ),
         (
-            "deploy: {resources: {limits: {memory: 1k}}}",
-            "deploy: {resources: {limits: {memory: 2k}}}",
-            {"resources.Limits.MemoryBytes": (1024, 2048)},
+            "deploy: {resources: {limits: {memory: 4m}}}",
+            "deploy: {resources: {limits: {memory: 8m}}}",
+            {"resources.Limits.MemoryBytes": (4 * 1024**2, 8 * 1024**2)},
         ),
         ("deploy: {update_config: {parallelism: 2}}", "user: ''", {"update_config.Parallelism": (2, 1)}),
         (
@@ -253,13 +253,6 @@ def test_what_docker_deployed_is_adopted_by_its_mark_alone() -> None:
     (change,) = planned(stack(ONE), swarm.live())
     assert change.fields == {f"labels.{key}": {"from": None, "to": value} for key, value in marks.items()}
     assert not change.by_hand
-
-
-def test_an_engine_that_does_not_know_start_interval_is_not_asked_again() -> None:
-    text = "services: {web: {image: x, healthcheck: {test: a, start_interval: 1s}}}"
-    swarm = deployed(text)
-    del swarm.services["st_web"]["Spec"]["TaskTemplate"]["ContainerSpec"]["Healthcheck"]["StartInterval"]
-    assert planned(stack(text), swarm.live()) == []
 
 
 def test_the_host_network_is_recognised_though_no_list_has_its_id() -> None:
@@ -479,6 +472,25 @@ def test_the_ids_of_configs_are_filled_in() -> None:
     (config,) = with_ids(spec, {"st_c": "id7"}, {})["TaskTemplate"]["ContainerSpec"]["Configs"]
     assert (config["ConfigName"], config["ConfigID"]) == ("st_c", "id7")
     assert "ConfigID" not in spec["TaskTemplate"]["ContainerSpec"]["Configs"][0]
+
+
+CREDENTIALS = "services: {web: {image: x, credential_spec: {config: c}}}\nconfigs: {c: {content: %s}}"
+
+
+def test_a_credential_spec_is_sent_by_the_id_of_its_config_and_follows_its_versions() -> None:
+    swarm = deployed(CREDENTIALS % "one")
+    assert planned(stack(CREDENTIALS % "one"), swarm.live()) == []
+    made, sent, *_ = planned(stack(CREDENTIALS % "two"), swarm.live())
+    assert sent.fields["credential_spec.Config"] == {"from": "st_c", "to": made.name}
+    swarm.deploy(stack(CREDENTIALS % "two"), plan_stack(stack(CREDENTIALS % "two"), swarm.live()))
+    container = swarm.services["st_web"]["Spec"]["TaskTemplate"]["ContainerSpec"]
+    (config,) = container["Configs"]
+    assert config == {"ConfigName": made.name, "ConfigID": swarm.configs[made.name]["ID"], "Runtime": {}}
+    assert container["Privileges"]["CredentialSpec"] == {"Config": config["ConfigID"]}
+    assert planned(stack(CREDENTIALS % "two"), swarm.live()) == []
+    # Ids do not outlive what they are of: a revision has the name.
+    (service,) = snapshot(swarm.live()).services.values()
+    assert service["TaskTemplate"]["ContainerSpec"]["Privileges"]["CredentialSpec"] == {"Config": made.name}
 
 
 # ---------------------------------------------------------------- secrets
@@ -735,7 +747,7 @@ def test_volumes_are_named_where_they_are_new() -> None:
 # ---------------------------------------------------------------- any stack to any other
 
 _small = st.sampled_from(["a", "b", "c"])
-_service = st.fixed_dictionaries(
+_service: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"image": st.sampled_from(["x", "y:1"])},
     optional={
         "environment": st.dictionaries(_small, st.sampled_from(["", "1", None]), max_size=3),
@@ -775,6 +787,10 @@ _service = st.fixed_dictionaries(
         ),
     },
 )
+# An engine refuses both at once.
+_taken = _service.filter(
+    lambda one: "ports" not in one or one.get("deploy", {}).get("endpoint_mode") != "dnsrr"
+)
 _stack = st.builds(
     lambda services, c, d: stack(
         json.dumps(
@@ -786,7 +802,7 @@ _stack = st.builds(
             }
         )
     ),
-    st.dictionaries(st.sampled_from(["web", "db", "app"]), _service, min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(["web", "db", "app"]), _taken, min_size=1, max_size=3),
     st.sampled_from(["1", "2", "3"]),
     st.sampled_from(["1", "2"]),
 )

@@ -335,6 +335,26 @@ def test_a_helper_of_the_registry_goes_before_the_store_and_the_file(
     assert asked == "get r.example\nget https://index.docker.io/v1/\n"
 
 
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    def auths(**users: str) -> dict[str, Any]:
+        encoded = {key: base64.b64encode(f"{user}:{SECRET}".encode()).decode() for key, user in users.items()}
+        return {"auths": {f"{key}.example": {"auth": auth} for key, auth in encoded.items()}}
+
+    (tmp_path / "config.json").write_text(json.dumps(auths(a="file", b="file")))
+    environment = {"DOCKER_AUTH_CONFIG": json.dumps(auths(a="environment"))}
+    both = Credentials.read({"DOCKER_CONFIG": str(tmp_path), **environment})
+    assert decoded(both.header("a.example/web"))["username"] == "environment"
+    assert decoded(both.header("b.example/web"))["username"] == "file"
+    alone = Credentials.read({"HOME": "/nowhere", **environment})
+    assert decoded(alone.header("a.example/web"))["username"] == "environment"
+    assert alone.header("b.example/web") is None
+    assert SECRET not in repr(both)
+    with pytest.raises(UsageError, match="not JSON") as caught:
+        Credentials.read({"DOCKER_AUTH_CONFIG": f"{{{SECRET}"})
+    assert caught.value.where == "DOCKER_AUTH_CONFIG"
+    assert SECRET not in str(caught.value)
+
+
 def test_a_helper_that_has_none_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper(tmp_path, "empty", "echo credentials not found in native keychain; exit 1", monkeypatch)
     assert configured(tmp_path, {"credsStore": "empty"}).header("web") is None

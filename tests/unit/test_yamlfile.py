@@ -29,11 +29,19 @@ from swarmkit.yamlfile import parse
         ("12:30:45.5", "12:30:45.5"),
         ("~", None),
         ("3.13", 3.13),
+        ("=", "="),
+        ("<<", "<<"),
+        ("[a, =, <<]", ["a", "=", "<<"]),
     ],
 )
 def test_a_plain_scalar_is_what_docker_takes_it_for(text: str, value: object) -> None:
     found = parse(f"a: {text}\n", "f").data["a"]
     assert (found, type(found)) == (value, type(value))
+
+
+def test_a_merge_key_merges() -> None:
+    file = parse("a: &a {b: 1}\nc: {<<: *a, d: <<}\n", "f")
+    assert file.data["c"] == {"b": 1, "d": "<<"}
 
 
 def test_a_position_is_known_for_every_value() -> None:

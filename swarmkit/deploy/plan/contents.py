@@ -15,12 +15,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from swarmkit.compose.convert import CONFIG_NAME_LIMIT, DesiredConfig, DesiredSecret, DesiredStack
+from swarmkit.compose.convert import DesiredConfig, DesiredSecret, DesiredStack
+from swarmkit.compose.naming import is_version, version
 from swarmkit.deploy.history import Stored
 from swarmkit.deploy.plan.model import (
     Action,
@@ -35,7 +35,6 @@ from swarmkit.names import SECRET_LABEL
 
 # Hidden from people, and from whoever reads a plan; that it differs is all there is to say.
 _HIDDEN = "(hidden)"
-_VERSIONED = re.compile(r"(.+)-[0-9a-f]{10}", re.ASCII)
 
 # scrypt's cost (RFC 7914): 32 MB and about a tenth of a second for each guess.
 _COST, _BLOCK, _PARALLEL = 2**15, 8, 1
@@ -67,12 +66,8 @@ def config_version(name: str, content: ConfigContent, live: Mapping[str, ConfigC
 
     `name` is that of the first version: it is used where it is free or holds the very content.
     """
-    version = _version(name, content.digest())
-    if live.get(name) == content:
-        return name
-    if name in live or version in live:
-        return version
-    return name
+    other = version(name, content.digest())
+    return other if live.get(name) != content and (name in live or other in live) else name
 
 
 def config_names(desired: DesiredStack, live: LiveStack) -> dict[str, str]:
@@ -127,7 +122,7 @@ def secret_changes(
     notes: list[str] = []
     used = {name for service in live.services for name in referred(service["Spec"], "secret")}
     for secret in desired.secrets:
-        versions = [one for one in live.secrets if name_of(one) in _family(secret.name, live.secrets)]
+        versions = [one for one in live.secrets if is_version(name_of(one), secret.name)]
         # The one in use is most likely the one that is meant, and each look at another takes its time.
         versions.sort(key=lambda one: name_of(one) not in used)
         body = secret.body()
@@ -149,7 +144,7 @@ def secret_changes(
             continue
         mark = secret_hash(secret.data, salt())
         is_first = all(name_of(one) != secret.name for one in live.secrets)
-        name = secret.name if is_first else _version(secret.name, mark.rpartition(":")[2])
+        name = secret.name if is_first else version(secret.name, mark.rpartition(":")[2])
         names[secret.name] = name
         fields: Fields = {
             "content": {"from": _HIDDEN if versions else None, "to": _HIDDEN},
@@ -182,8 +177,7 @@ def label_changes(
 
 def is_version_of(name: str, firsts: Iterable[str]) -> bool:
     """Whether a config or secret is a version of one of those whose first versions have these names."""
-    match = _VERSIONED.fullmatch(name)
-    return _base(match[1] if match else name) in {_base(first) for first in firsts}
+    return any(is_version(name, first) for first in firsts)
 
 
 def unused(kind: Stored, live: LiveStack, kept: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -238,21 +232,6 @@ class _MadeBy:
 def _made_by(spec: Mapping[str, Any]) -> _MadeBy:
     driver, template = spec.get("Driver") or {}, spec.get("Templating") or {}
     return _MadeBy(driver.get("Name", ""), driver.get("Options") or {}, template.get("Name", ""))
-
-
-def _version(name: str, digest: str) -> str:
-    return f"{_base(name)}-{digest[:10]}"
-
-
-def _base(name: str) -> str:
-    """As much of a name as leaves room for the mark of a version."""
-    return name[: CONFIG_NAME_LIMIT - 11]
-
-
-def _family(first: str, live: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The names of all versions in the swarm."""
-    pattern = re.compile(re.escape(_base(first)) + "-[0-9a-f]{10}", re.ASCII)
-    return {name_of(one) for one in live if name_of(one) == first or pattern.fullmatch(name_of(one))}
 
 
 def _labels(thing: Mapping[str, Any]) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swarmkit.deploy.plan.model import REFERENCES
+from swarmkit.deploy.plan.model import REFERENCES, with_named_credential_spec
 
 # A part of a spec, and what people call it; the rest goes by its path in the API.
 _PEOPLE: tuple[tuple[str, str], ...] = (
@@ -18,6 +18,7 @@ _PEOPLE: tuple[tuple[str, str], ...] = (
     ("TaskTemplate.ContainerSpec.Healthcheck", "healthcheck"),
     ("TaskTemplate.ContainerSpec.Args", "command"),
     ("TaskTemplate.ContainerSpec.Command", "entrypoint"),
+    ("TaskTemplate.ContainerSpec.Privileges.CredentialSpec", "credential_spec"),
     ("TaskTemplate.Networks", "networks"),
     ("TaskTemplate.Resources", "resources"),
     ("TaskTemplate.RestartPolicy", "restart_policy"),
@@ -52,11 +53,6 @@ _DEFAULTS: Mapping[str, Any] = {
 # What the engine and docker's client keep there for themselves.
 _NOT_OURS = frozenset({"TaskTemplate.ForceUpdate", "TaskTemplate.Placement.Platforms"})
 
-# Dropped without a word before API 1.44 and 1.46: that they are not there is nobody's change.
-_MAY_BE_DROPPED = frozenset(
-    {"TaskTemplate.ContainerSpec.Healthcheck.StartInterval", "TaskTemplate.ContainerSpec.OomScoreAdj"}
-)
-
 _ENV = ("TaskTemplate", "ContainerSpec", "Env")
 
 # Lists in the API whose entries have names: an entry that only the swarm has was put there by hand.
@@ -80,7 +76,7 @@ FieldPath = tuple[str, ...]
 def readable(spec: Mapping[str, Any], network_names: Mapping[str, str]) -> dict[str, Any]:
     """A spec whose lists of named things are mappings by that name, so that two of them can be compared."""
     task = spec["TaskTemplate"]
-    container = task.get("ContainerSpec") or {}
+    container = with_named_credential_spec(task.get("ContainerSpec") or {})
     endpoint = spec.get("EndpointSpec") or {}
     networks = [
         {**network, "Target": network_names.get(network["Target"], network["Target"])}
@@ -152,8 +148,6 @@ def _equal(path: FieldPath, desired: Any, live: Any) -> bool:
         return bool(desired == live)
     dotted = ".".join(path)
     if dotted in _NOT_OURS or (not desired and not live):
-        return True
-    if dotted in _MAY_BE_DROPPED and live is None:
         return True
     if path[-1] in _UNORDERED:
         return sorted(desired or ()) == sorted(live or ())

@@ -147,13 +147,36 @@ def used_ids(spec: Mapping[str, Any]) -> set[str]:
 
 def with_references(spec: Spec, kind: Stored, added: Mapping[str, Mapping[str, str]]) -> Spec:
     """A service's spec whose references to configs, or secrets, have `added` (by name) put into them."""
-    entries, name, _ = REFERENCES[kind]
+    entries, name, identity = REFERENCES[kind]
     task = spec["TaskTemplate"]
     container = task.get("ContainerSpec") or {}
     if not container.get(entries):
         return spec
     references = [{**one, **added.get(one[name], {})} for one in container[entries]]
-    return {**spec, "TaskTemplate": {**task, "ContainerSpec": {**container, entries: references}}}
+    container = {**container, entries: references}
+    if kind == "config":
+        called = {first: one.get(identity) or one.get(name, first) for first, one in added.items()}
+        container = _with_credential_spec(container, called)
+    return {**spec, "TaskTemplate": {**task, "ContainerSpec": container}}
+
+
+def _with_credential_spec(container: Spec, called: Mapping[str, str]) -> Spec:
+    """A container's spec with another name, or id, for the config that holds its credential spec."""
+    privileges = container.get("Privileges") or {}
+    found = privileges.get("CredentialSpec") or {}
+    if found.get("Config") not in called:
+        return container
+    found = {**found, "Config": called[found["Config"]]}
+    return {**container, "Privileges": {**privileges, "CredentialSpec": found}}
+
+
+def with_named_credential_spec(container: Spec) -> Spec:
+    """A container's spec as the swarm has it, with the name of that config, which it holds by its id."""
+    _, name, identity = REFERENCES["config"]
+    references = container.get("Configs") or ()
+    return _with_credential_spec(
+        container, {one[identity]: one[name] for one in references if identity in one}
+    )
 
 
 def with_ids(spec: Spec, configs: Mapping[str, str], secrets: Mapping[str, str]) -> Spec:
@@ -171,7 +194,7 @@ def with_ids(spec: Spec, configs: Mapping[str, str], secrets: Mapping[str, str])
 def portable(spec: Mapping[str, Any], network_names: Mapping[str, str]) -> Spec:
     """A service's spec as the swarm has it, with names in place of ids, which change."""
     task = dict(spec["TaskTemplate"])
-    container = dict(task.get("ContainerSpec") or {})
+    container = with_named_credential_spec(dict(task.get("ContainerSpec") or {}))
     for entries, _, identity in REFERENCES.values():
         if container.get(entries):
             container[entries] = [
