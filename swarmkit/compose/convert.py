@@ -193,12 +193,17 @@ def _external(definitions: Mapping[str, models.Definition]) -> tuple[str, ...]:
     return tuple(sorted(thing.name or key for key, thing in definitions.items() if thing.external))
 
 
-def _check_names(project: Project, stack: str) -> None:
+def check_stack_name(stack: str) -> None:
+    """Raises UsageError for what cannot be a stack's name."""
     if not _STACK_NAME.fullmatch(stack):
         raise UsageError(
             f'"{stack}" cannot be the name of a stack',
             hint="use letters, digits, dashes and underscores, and begin with a letter or a digit",
         )
+
+
+def _check_names(project: Project, stack: str) -> None:
+    check_stack_name(stack)
     file = project.file
     names = [(f"{stack}_{key}", SERVICE_NAME_LIMIT) for key in file.services]
     file_objects: list[tuple[str, models.FileObject]] = [*file.configs.items(), *file.secrets.items()]

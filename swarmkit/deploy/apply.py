@@ -186,12 +186,14 @@ def prepare(
     chosen: Sequence[str] = (),
     images: Mapping[str, str] | None = None,
     resolve_image: Resolve = "always",
+    beside: Sequence[DesiredStack] = (),
 ) -> Prepared:
     """Plan to make the swarm run `project` as `stack`. Nothing of the swarm's services is touched.
 
     `chosen` are the only services to deploy, by their names in the file; all of them where there is none.
     Images with `build:` are built and pushed, but in a dry run; `images` are those known already, by
     service. `resolve_image` says when registries are asked for the digests of the others, as in docker.
+    `beside` are other stacks that will be there by then.
     Raises UsageError for what the swarm lacks, and for routes that it cannot have.
     """
     engine = swarm.engine
@@ -209,7 +211,7 @@ def prepare(
     found, unresolved = pins(engine, whole, live, resolve_image, credentials, stand_ins)
     for warning in unresolved:
         ui.warn(warning)
-    _check(engine, ui, at_live_scale(pinned(whole, found), live))
+    _check(engine, ui, at_live_scale(pinned(whole, found), live), beside)
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = convert(project, stack, Context(images={**stand_ins, **built}))
     if not chosen and not prune and (left := orphans(desired, live)):
@@ -478,18 +480,20 @@ def _converge(
     converge(engine, ids, ui, timeout=timeout, before=before, fleet=fleet)
 
 
-def after(engine: Engine, desired: DesiredStack) -> list[Service]:
-    """The swarm's services as they will be once `desired` is deployed."""
-    wanted = {service.name for service in desired.services}
+def after(engine: Engine, *desired: DesiredStack) -> list[Service]:
+    """The swarm's services as they will be once these stacks are deployed."""
+    wanted = {service.name for stack in desired for service in stack.services}
     others = [service for service in services(engine) if service.name not in wanted]
-    return others + [Service.of({"ID": one.name, "Spec": one.spec}) for one in desired.services]
+    return others + [
+        Service.of({"ID": one.name, "Spec": one.spec}) for stack in desired for one in stack.services
+    ]
 
 
-def _check(engine: Engine, ui: Ui, desired: DesiredStack) -> None:
-    errors = refusals(engine, ui, desired)
+def _check(engine: Engine, ui: Ui, desired: DesiredStack, beside: Sequence[DesiredStack]) -> None:
+    errors = refusals(engine, ui, desired, beside)
     wanted = {service.name for service in desired.services}
     # Another stack's mistakes are not this one's.
-    errors += [error for error in routes(after(engine, desired)).errors if error.where in wanted]
+    errors += [error for error in routes(after(engine, *beside, desired)).errors if error.where in wanted]
     raise_all(errors)
 
 

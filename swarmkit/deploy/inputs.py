@@ -10,6 +10,7 @@ replicas:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,13 @@ class Input(Schema):
     def must_be_given(self) -> bool:
         """Whether there is no stack without a value from the user."""
         return self.required and self.default is None
+
+    @property
+    def default_text(self) -> str:
+        """The default as `--set` takes it: `true`, `[80, 443]`, `4 GB`."""
+        if isinstance(self.default, str):
+            return self.default
+        return json.dumps(self.default, ensure_ascii=False)
 
     def mistakes(self) -> Iterator[tuple[Loc, str]]:
         """What is wrong with the declaration, each with its place in it."""

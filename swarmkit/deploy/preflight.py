@@ -8,7 +8,7 @@ group of services may need more of a resource than there is on the nodes that th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from swarmkit.compose.convert import DesiredService, DesiredStack
@@ -280,15 +280,37 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
 # ---------------------------------------------------------------- reading
 
 
-def refusals(engine: Engine, ui: Ui, desired: DesiredStack) -> list[SwarmkitError]:
-    """What keeps the stack from being deployed, all of it at once; warnings are said."""
+def refusals(
+    engine: Engine, ui: Ui, desired: DesiredStack, beside: Sequence[DesiredStack] = ()
+) -> list[SwarmkitError]:
+    """What keeps the stack from being deployed, all of it at once; warnings are said.
+
+    `beside` are other stacks, not there yet, that will be by then.
+    """
     errors: list[SwarmkitError] = []
-    for finding in preflight(desired, _surroundings(engine, desired)):
+    around = _surroundings(engine, desired)
+    for other in beside:
+        around = with_stack(around, other)
+    for finding in preflight(desired, around):
         if finding.severity is Severity.ERROR:
             errors.append(UsageError(finding.message, where=finding.where, hint=finding.hint))
         else:
             ui.warn(f"{finding.where}: {finding.message}")
     return errors
+
+
+def with_stack(around: Surroundings, other: DesiredStack) -> Surroundings:
+    """The swarm once a stack that it does not have is in it; where its tasks will be nobody knows."""
+    return replace(
+        around,
+        services=[
+            *around.services,
+            *(Service.of({"ID": one.name, "Spec": one.spec}) for one in other.services),
+        ],
+        networks=around.networks | {one.name for one in other.networks},
+        configs=around.configs | {one.name for one in other.configs},
+        secrets=around.secrets | {one.name for one in other.secrets},
+    )
 
 
 def _surroundings(engine: Engine, desired: DesiredStack) -> Surroundings:
