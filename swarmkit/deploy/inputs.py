@@ -11,11 +11,12 @@ replicas:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from swarmkit.compose.models import Misplaced
 from swarmkit.compose.units import shown
@@ -71,8 +72,8 @@ class Input(Schema):
 
 
 Inputs = Mapping[str, Input]
-_NAME = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-_DECLARATION: TypeAdapter[dict[str, Input]] = TypeAdapter(dict[_NAME, Input])
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_DECLARATION: TypeAdapter[dict[str, Input]] = TypeAdapter(dict[str, Input])
 
 
 def variable(name: str) -> str:
@@ -108,6 +109,8 @@ def load(path: Path) -> Inputs:
 
 
 def _bad_names(name: str, inputs: Inputs) -> Iterator[str]:
+    if not _NAME.fullmatch(name):
+        yield f'an input cannot be called "{name}": use letters, digits and underscores, and no digit first'
     if name.lower() in _RESERVED:
         yield f'an input cannot be called "{name}", which means something else in templates'
     others = [other for other in inputs if other < name and variable(other) == variable(name)]

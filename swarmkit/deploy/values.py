@@ -267,7 +267,11 @@ class _Run:
 
     def known(self) -> str:
         names = ", ".join(sorted(self.inputs))
-        return f"its inputs are: {names}" if names else "it has no inputs"
+        return (
+            f"its inputs are: {names}"
+            if names
+            else "it has no inputs; only a template, such as stack.yml.j2, has them"
+        )
 
     def public(self, name: str, where: str, reason: str) -> None:
         """A secret where others see it: that it is wrong, and how it is given instead."""

@@ -118,7 +118,7 @@ def test_an_input_that_is_not_there_hints_at_those_that_are(inputs: Inputs) -> N
     assert caught.value.hint == "its inputs are: image, key, level, message, replicas"
     with pytest.raises(SwarmkitError) as caught:
         resolve({}, Given(("a=1",)))
-    assert caught.value.hint == "it has no inputs"
+    assert caught.value.hint == "it has no inputs; only a template, such as stack.yml.j2, has them"
 
 
 def test_a_missing_input_says_how_it_can_be_given(inputs: Inputs) -> None:
