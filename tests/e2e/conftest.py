@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,33 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.05)
 
 
+def entry(lab: Lab, name: str) -> dict[str, Any]:
+    """A machine of the lab as an inventory has it."""
+    return {
+        "name": name,
+        "address": "127.0.0.1",
+        "port": lab.nodes[name]["ssh_port"],
+        "private_address": lab.nodes[name]["address"],
+        "user": "swarmkit",
+        "key": str(lab.inventory.parent / "id_ed25519"),
+    }
+
+
+@contextmanager
+def swarm_of_one(lab: Lab, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Swarmkit]:
+    """The command, run in `folder`, on a swarm of the lab's first machine, which has the base image."""
+    path = folder / "inventory.yml"
+    known = str(lab.inventory.parent / "known_hosts")
+    path.write_text(
+        yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": [entry(lab, "m1")]})
+    )
+    sk = Swarmkit(lab.swarmkit.environment | dict(environment or {}), path, folder=folder)
+    sk("init")
+    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
+    yield sk
+    sk("reset")
+
+
 @pytest.fixture
 def inventory(lab: Lab, tmp_path: Path) -> Callable[..., Path]:
     """Writes an inventory of some of the lab's nodes, each with what is said of it changed.
@@ -98,18 +126,7 @@ def inventory(lab: Lab, tmp_path: Path) -> Callable[..., Path]:
         top: Mapping[str, Any] | None = None,
         **hosts: dict[str, Any],
     ) -> Path:
-        entries = [
-            {
-                "name": name,
-                "address": "127.0.0.1",
-                "port": lab.nodes[name]["ssh_port"],
-                "private_address": lab.nodes[name]["address"],
-                "user": "swarmkit",
-                "key": str(lab.inventory.parent / "id_ed25519"),
-                **changed,
-            }
-            for name, changed in hosts.items()
-        ]
+        entries = [entry(lab, name) | changed for name, changed in hosts.items()]
         path = tmp_path / "inventory.yml"
         document = {
             "cluster": "trouble",

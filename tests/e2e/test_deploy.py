@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.e2e.conftest import Lab, eventually, swarm_of_one
 
 IMAGE = "swarmkit/base:13"
 
@@ -32,23 +31,8 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 @pytest.fixture(scope="module")
 def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
     """The command, on a swarm of one machine."""
-    folder = tmp_path_factory.mktemp("deploy")
-    host = {
-        "name": "m1",
-        "address": "127.0.0.1",
-        "port": lab.nodes["m1"]["ssh_port"],
-        "private_address": lab.nodes["m1"]["address"],
-        "user": "swarmkit",
-        "key": str(lab.inventory.parent / "id_ed25519"),
-    }
-    path = folder / "inventory.yml"
-    known = str(lab.inventory.parent / "known_hosts")
-    path.write_text(yaml.safe_dump({"cluster": "deploy", "known_hosts": known, "managers": [host]}))
-    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
-    sk("init")
-    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
-    yield sk
-    sk("reset")
+    with swarm_of_one(lab, tmp_path_factory.mktemp("deploy")) as sk:
+        yield sk
 
 
 def service(**changed: Any) -> dict[str, Any]:
