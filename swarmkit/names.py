@@ -35,3 +35,8 @@ ROUTE_PREFIX = "swarmkit.lb."
 
 # The overlay network that joins the balancer and the services it sends requests to.
 EDGE_NETWORK = "swarmkit-edge"
+
+
+def is_own(stack: str) -> bool:
+    """Whether a stack is called as swarmkit's own are: the registry, the load balancer."""
+    return stack == "swarmkit" or stack.startswith("swarmkit-")

@@ -114,23 +114,26 @@ def task_rows(
     A slot that has no live task shows its newest one, whatever became of it: that is the one to look at.
     """
     by_id = {service.id: service for service in services}
-    chosen: list[Task] = []
-    seen: set[tuple[str, int | str]] = set()
-    for task in sorted(tasks, key=lambda one: one.created, reverse=True):
-        place = (task.service_id, task.place)
-        if task.service_id in by_id and (everything or task.desired == "running" or task.is_leaving):
-            chosen.append(task)
-            seen.add(place)
-    for task in sorted(tasks, key=lambda one: one.created, reverse=True):
-        place = (task.service_id, task.place)
-        is_wanted = (
-            (by_id[task.service_id].replicas or 0) >= (task.slot or 0) if task.service_id in by_id else False
-        )
-        if is_wanted and place not in seen:
+    newest_first = sorted(
+        (task for task in tasks if task.service_id in by_id), key=lambda one: one.created, reverse=True
+    )
+    chosen = [task for task in newest_first if everything or task.desired == "running" or task.is_leaving]
+    seen = {(task.service_id, by_id[task.service_id].place(task)) for task in chosen}
+    for task in newest_first:
+        service = by_id[task.service_id]
+        place = (service.id, service.place(task))
+        if _has_slot(service, task) and place not in seen:
             chosen.append(task)
             seen.add(place)
     chosen.sort(key=lambda one: (by_id[one.service_id].name, one.slot or 0, one.node_id))
     return [task_json(task, by_id[task.service_id], nodes) for task in chosen]
+
+
+def _has_slot(service: Service, task: Task) -> bool:
+    """Whether a task's slot is one that the service has now; a job's are those of its present run."""
+    if service.is_job:
+        return task.iteration == service.iteration
+    return service.is_global or (service.replicas or 0) >= (task.slot or 0)
 
 
 def short_image(image: str) -> str:

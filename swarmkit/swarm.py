@@ -188,6 +188,12 @@ class Service:
         """Tasks that should run, as counted by the manager; only known when listed by `services`."""
         return int((self.raw.get("ServiceStatus") or {}).get("DesiredTasks", 0))
 
+    @property
+    def is_completed(self) -> bool:
+        """Whether it is a job and done, as counted by the manager; only known when listed by `services`."""
+        done = int((self.raw.get("ServiceStatus") or {}).get("CompletedTasks", 0))
+        return self.is_job and done >= (self.desired if self.completions is None else self.completions)
+
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Service:
         return cls(id=raw["ID"], name=raw["Spec"]["Name"], spec=raw["Spec"], raw=raw)

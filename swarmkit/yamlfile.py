@@ -139,7 +139,10 @@ def read_text(path: Path) -> str:
         raise UsageError("no such file", where=str(path)) from None
     # ValueError: no text, or a path that no file can have.
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not text"
+        raise UsageError(f"cannot be read: {reason}", where=str(path)) from None
 
 
 def parse(text: str, name: str, tags: frozenset[str] = frozenset()) -> YamlFile:

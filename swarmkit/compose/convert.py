@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 from swarmkit.compose import models
 from swarmkit.compose.load import Project
-from swarmkit.compose.naming import STACK_NAME, name_of
-from swarmkit.errors import UsageError
+from swarmkit.compose.naming import check_stack_name, name_of
 from swarmkit.names import EDGE_NETWORK, IMAGE_LABEL, ROUTE_PREFIX, STACK_LABEL
 
 # Networks of the engine's own, where a service can have no alias (docker's IsUserDefined).
@@ -159,11 +158,7 @@ def convert(project: Project, stack: str, context: Context | None = None) -> Des
     Raises UsageError where a stack cannot be called so, and ValueError for a service with neither an image
     of its own nor one in `context.images`.
     """
-    if not STACK_NAME.fullmatch(stack):
-        raise UsageError(
-            f'"{stack}" cannot be the name of a stack',
-            hint="use letters, digits, dashes and underscores, and begin with a letter or a digit",
-        )
+    check_stack_name(stack)
     context = context or Context()
     maker = _Maker(project, stack, context)
     services = tuple(maker.service(key, service) for key, service in project.file.services.items())

@@ -16,13 +16,22 @@ from swarmkit.compose.models import ComposeFile
 from swarmkit.errors import UsageError
 from swarmkit.yamlfile import Loc, YamlFile
 
-STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
+_STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 SERVICE_NAME_LIMIT = 63
 CONFIG_NAME_LIMIT = 64
 # Services and networks; then configs and secrets.
 _NAME = re.compile(r"[A-Za-z0-9](?:[-_]*[A-Za-z0-9]+)*", re.ASCII)
 _FILE_NAME = re.compile(r"[A-Za-z0-9]+(?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 _VERSION_DIGITS = 10
+
+
+def check_stack_name(stack: str) -> None:
+    """Raises UsageError for what cannot be a stack's name."""
+    if not _STACK_NAME.fullmatch(stack):
+        raise UsageError(
+            f'"{stack}" cannot be the name of a stack',
+            hint="use letters, digits, dashes and underscores, and begin with a letter or a digit",
+        )
 
 
 def name_of(stack: str, key: str, definition: models.Definition | None) -> str:
@@ -75,7 +84,7 @@ def mistakes(
     `contents` has the content of configs and of secrets by their section and key. Of a stack that cannot be
     called so nothing else is said.
     """
-    if not STACK_NAME.fullmatch(stack):
+    if not _STACK_NAME.fullmatch(stack):
         return
     for key in compose.services:
         yield from _impossible(file, ("services", key), f"{stack}_{key}", _NAME, SERVICE_NAME_LIMIT)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmkit.compose.paths import resolved
 from swarmkit.errors import UsageError
 from swarmkit.resources import folder
 
@@ -43,7 +44,7 @@ class StackSource:
         """
         if self.readme is None:
             return ""
-        lines = self.readme.read_text(encoding="utf-8").splitlines()
+        lines = self.readme.read_text(encoding="utf-8", errors="replace").splitlines()
         paragraph: list[str] = []
         for line in lines:
             if line.strip() and not line.startswith(("#", "<", "[", "!")):
@@ -67,14 +68,14 @@ def find(reference: str, root: Path | None = None) -> StackSource:
     known = {source.name: source for source in catalogue(root)}
     if reference in known:
         return known[reference]
-    path = Path(reference).expanduser()
+    path = resolved(Path(), reference)
     if path.is_dir():
         source = _in_folder(path)
         if source is None:
             raise UsageError(
                 f"the folder has neither {_PLAIN} nor {_TEMPLATE}",
                 where=reference,
-                hint="name the Compose file itself, or give it one of these names",
+                hint=f"name the Compose file itself{_example(path)}, or give it one of these names",
             )
         return source
     if path.is_file():
@@ -83,6 +84,11 @@ def find(reference: str, root: Path | None = None) -> StackSource:
         f'there is no stack "{reference}": it is not in the catalogue, and no such folder or file is here',
         hint=f"the catalogue has: {', '.join(sorted(known)) or 'nothing'}",
     )
+
+
+def _example(path: Path) -> str:
+    found = [path / name for name in sorted(_COMPOSE_NAMES) if (path / name).is_file()]
+    return f" ({found[0]})" if found else ""
 
 
 def _sources(root: Path) -> Iterator[StackSource]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from swarmkit.compose.load import Options, Project
+from swarmkit.compose.naming import check_stack_name
 from swarmkit.deploy.catalogue import StackSource
 from swarmkit.deploy.cluster import Cluster
 from swarmkit.deploy.inputs import load
 from swarmkit.deploy.render import Rendered, needs_cluster, render
 from swarmkit.deploy.requires import in_order, required, with_label
-from swarmkit.deploy.values import Ask, Given, Resolved, resolve
+from swarmkit.deploy.values import Ask, Given, Resolved, SecretInput, resolve
+from swarmkit.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,20 @@ class Ready:
 
 @dataclass(frozen=True)
 class Draft:
-    """A stack with its inputs, whose template is not rendered yet."""
+    """A stack with its inputs, whose template is not rendered yet.
+
+    `needs_cluster` says that it can only be rendered with the cluster's facts.
+    """
 
     source: StackSource
     resolved: Resolved
-    options: Options = field(default_factory=Options)
+    options: Options
+    needs_cluster: bool
 
     @property
     def instance(self) -> str:
         """What it is called on the cluster, unless the Compose file itself says otherwise."""
         return self.options.name or self.source.name
-
-    @property
-    def needs_cluster(self) -> bool:
-        """Whether it can only be rendered with the cluster's facts."""
-        return needs_cluster(self.source)
 
     def render(self, cluster: Cluster | None = None) -> Rendered:
         """The Compose file; raises as `render.render` does."""
@@ -57,9 +58,37 @@ class Draft:
 
 
 def draft(source: StackSource, given: Given, ask: Ask | None = None, options: Options | None = None) -> Draft:
-    """A stack with the values of its inputs. Raises UsageError or Problems for all that is wrong in them."""
+    """A stack with the values of its inputs. Raises UsageError or Problems for all that is wrong in them.
+
+    Nobody is asked for inputs of a stack that cannot be deployed whatever the answer.
+    """
+    options = options or Options()
+    if options.name:
+        check_stack_name(options.name)
     inputs = load(source.inputs) if source.inputs else {}
-    return Draft(source, resolve(inputs, given, ask), options or Options())
+    needs = needs_cluster(source)
+    return Draft(source, resolve(inputs, given, ask), options, needs)
+
+
+def requires_by_default(source: StackSource) -> list[str] | None:
+    """What a stack requires with its inputs as they are by themselves; None where that does not tell.
+
+    Raises UsageError or Problems for mistakes in what it says of that.
+    """
+    inputs = load(source.inputs) if source.inputs else {}
+    values = {
+        name: SecretInput(name)
+        if declared.is_secret
+        else None
+        if declared.default is None
+        else declared.checked(declared.default)
+        for name, declared in inputs.items()
+    }
+    try:
+        rendered = render(source, Resolved(values), cluster=Cluster(()))
+    except UsageError:
+        return None
+    return [one.name for one in required(rendered.text, rendered.name, rendered.folder)]
 
 
 def with_required(

@@ -10,11 +10,13 @@ replicas:
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from swarmkit.compose.models import Misplaced
 from swarmkit.compose.units import shown
@@ -45,6 +47,13 @@ class Input(Schema):
         """Whether there is no stack without a value from the user."""
         return self.required and self.default is None
 
+    @property
+    def default_text(self) -> str:
+        """The default as `--set` takes it: `true`, `[80, 443]`, `4 GB`."""
+        if isinstance(self.default, str):
+            return self.default
+        return json.dumps(self.default, ensure_ascii=False)
+
     def mistakes(self) -> Iterator[tuple[Loc, str]]:
         """What is wrong with the declaration, each with its place in it."""
         found = list(super().mistakes())
@@ -63,8 +72,8 @@ class Input(Schema):
 
 
 Inputs = Mapping[str, Input]
-_NAME = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-_DECLARATION: TypeAdapter[dict[str, Input]] = TypeAdapter(dict[_NAME, Input])
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_DECLARATION: TypeAdapter[dict[str, Input]] = TypeAdapter(dict[str, Input])
 
 
 def variable(name: str) -> str:
@@ -100,6 +109,8 @@ def load(path: Path) -> Inputs:
 
 
 def _bad_names(name: str, inputs: Inputs) -> Iterator[str]:
+    if not _NAME.fullmatch(name):
+        yield f'an input cannot be called "{name}": use letters, digits and underscores, and no digit first'
     if name.lower() in _RESERVED:
         yield f'an input cannot be called "{name}", which means something else in templates'
     others = [other for other in inputs if other < name and variable(other) == variable(name)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swarmkit.deploy.catalogue import catalogue
 from swarmkit.errors import UsageError
+from swarmkit.names import is_own
 
 _SCAFFOLD = Path(__file__).with_name("scaffold")
 # What the scaffold calls itself.
@@ -19,11 +20,13 @@ def create(name: str, parent: Path) -> Sequence[Path]:
 
     It deploys as it is. Raises UsageError where the name cannot be that of a stack, or the folder exists.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name, re.ASCII):
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?", name, re.ASCII):
         raise UsageError(
             f'"{name}" cannot be the name of a stack',
-            hint="use small letters, digits, dashes and underscores, and begin with a letter or a digit",
+            hint="use small letters, digits, and between them dashes and underscores",
         )
+    if is_own(name):
+        raise UsageError(f'"{name}" is a name of swarmkit\'s own', hint="choose another name")
     if name in {source.name for source in catalogue()}:
         raise UsageError(f"the catalogue has a stack {name}", hint="choose another name")
     folder = parent / name

@@ -36,11 +36,13 @@ def observe(engine: Engine, stack: str) -> LiveStack:
     )
 
 
-def after(engine: Engine, desired: DesiredStack) -> list[Service]:
-    """The swarm's services as they will be once `desired` is deployed."""
-    wanted = {service.name for service in desired.services}
+def after(engine: Engine, *desired: DesiredStack) -> list[Service]:
+    """The swarm's services as they will be once these stacks are deployed."""
+    wanted = {service.name for stack in desired for service in stack.services}
     others = [service for service in services(engine) if service.name not in wanted]
-    return others + [Service.of({"ID": one.name, "Spec": one.spec}) for one in desired.services]
+    return others + [
+        Service.of({"ID": one.name, "Spec": one.spec}) for stack in desired for one in stack.services
+    ]
 
 
 def stacks(known: Sequence[Service]) -> dict[str, list[Service]]:

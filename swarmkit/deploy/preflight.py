@@ -8,7 +8,7 @@ group of services may need more of a resource than there is on the nodes that th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from swarmkit.compose.convert import DesiredService, DesiredStack
@@ -306,19 +306,41 @@ def _ports(desired: DesiredStack, live: Sequence[Service]) -> Iterator[Finding]:
 
 
 def refusals(
-    engine: Engine, ui: Ui, desired: DesiredStack, pruned: Collection[str] = ()
+    engine: Engine,
+    ui: Ui,
+    desired: DesiredStack,
+    pruned: Collection[str] = (),
+    beside: Sequence[DesiredStack] = (),
 ) -> list[SwarmkitError]:
     """What keeps the stack from being deployed, all of it at once; warnings are said.
 
-    `pruned` are the services that go in the same deployment.
+    `pruned` are the services that go in the same deployment; `beside` are other stacks, not there yet, that
+    will be by then.
     """
     errors: list[SwarmkitError] = []
-    for finding in preflight(desired, _surroundings(engine, desired, pruned)):
+    around = _surroundings(engine, desired, pruned)
+    for other in beside:
+        around = with_stack(around, other)
+    for finding in preflight(desired, around):
         if finding.severity is Severity.ERROR:
             errors.append(UsageError(finding.message, where=finding.where, hint=finding.hint))
         else:
             ui.warn(f"{finding.where}: {finding.message}")
     return errors
+
+
+def with_stack(around: Surroundings, other: DesiredStack) -> Surroundings:
+    """The swarm once a stack that it does not have is in it; where its tasks will be nobody knows."""
+    return replace(
+        around,
+        services=[
+            *around.services,
+            *(Service.of({"ID": one.name, "Spec": one.spec}) for one in other.services),
+        ],
+        networks=around.networks | {one.name for one in other.networks},
+        configs={**around.configs, **{one.name: other.name for one in other.configs}},
+        secrets={**around.secrets, **{one.name: other.name for one in other.secrets}},
+    )
 
 
 def _surroundings(engine: Engine, desired: DesiredStack, pruned: Collection[str]) -> Surroundings:

@@ -73,12 +73,14 @@ def prepare(
     chosen: Sequence[str] = (),
     images: Mapping[str, str] | None = None,
     resolve_image: Resolve = "always",
+    beside: Sequence[DesiredStack] = (),
 ) -> Prepared:
     """Plan to make the swarm run `project` as `stack`.
 
     `chosen` are the only services to deploy, by their names in the file; all of them where there is none.
     Images with `build:` are built and pushed, but in a dry run; `images` are those known already, by
     service. `resolve_image` says when registries are asked for the digests of the others, as in docker.
+    `beside` are other stacks that will be there by then.
     Raises UsageError for what the swarm lacks, and for routes that it cannot have.
     """
     engine = swarm.engine
@@ -101,7 +103,7 @@ def prepare(
     for warning in (*dropped, *unresolved):
         ui.warn(warning)
     left = orphans(desired, live) if not chosen else []
-    _check(engine, ui, at_live_scale(pinned(desired, found), live), left if prune else ())
+    _check(engine, ui, at_live_scale(pinned(desired, found), live), left if prune else (), beside)
     built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
     desired = pinned(desired_with({**stand_ins, **built})[0], found)
     if left and not prune:
@@ -127,9 +129,15 @@ def prepare_return(engine: Engine, stack: str, number: int | None) -> Prepared:
     return Prepared(as_desired(stack, to), planner, live, planner(live), Credentials.read(os.environ))
 
 
-def _check(engine: Engine, ui: Ui, desired: DesiredStack, pruned: Sequence[str]) -> None:
-    errors = refusals(engine, ui, desired, pruned)
+def _check(
+    engine: Engine,
+    ui: Ui,
+    desired: DesiredStack,
+    pruned: Sequence[str],
+    beside: Sequence[DesiredStack],
+) -> None:
+    errors = refusals(engine, ui, desired, pruned, beside)
     wanted = {service.name for service in desired.services}
     # Another stack's mistakes are not this one's.
-    errors += [error for error in routes(after(engine, desired)).errors if error.where in wanted]
+    errors += [error for error in routes(after(engine, *beside, desired)).errors if error.where in wanted]
     raise_all(errors)

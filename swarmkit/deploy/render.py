@@ -30,14 +30,13 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from swarmkit.compose import load as compose
-from swarmkit.compose.contents import SECRET_LIMIT
 from swarmkit.deploy.catalogue import StackSource
 from swarmkit.deploy.cluster import Cluster
 from swarmkit.deploy.inputs import CLUSTER, INSTANCE, variable
 from swarmkit.deploy.types import Duration, in_unit
 from swarmkit.deploy.values import Resolved, SecretInput, SecretInText
 from swarmkit.errors import Problems, SwarmkitError, UsageError, raise_all
-from swarmkit.yamlfile import Loc, dotted
+from swarmkit.yamlfile import Loc, dotted, read_text
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,6 @@ def _texts(node: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
 def _with_values(
     project: compose.Project, stand_ins: Mapping[str, str], secrets: Mapping[str, bytes]
 ) -> compose.Project:
-    errors: list[SwarmkitError] = [
-        UsageError(f"Swarm takes 1 to {SECRET_LIMIT - 1} bytes as a secret, {name} has {len(secrets[name])}")
-        for name, stand_in in stand_ins.items()
-        if stand_in.encode() in project.secret_data.values() and not 0 < len(secrets[name]) < SECRET_LIMIT
-    ]
-    raise_all(errors)
     values = {stand_in.encode(): secrets[name] for name, stand_in in stand_ins.items()}
     return replace(
         project, secret_data={key: values.get(data, data) for key, data in project.secret_data.items()}
@@ -125,11 +118,11 @@ def needs_cluster(source: StackSource) -> bool:
     """Whether the stack's template uses the facts of the cluster. Raises UsageError as `render` does."""
     if not source.is_template:
         return False
-    text = _text_of(source)
+    text = read_text(source.file)
     try:
         return CLUSTER in meta.find_undeclared_variables(_environment().parse(text))
     except TemplateSyntaxError as error:
-        raise UsageError(_sentence(error), where=f"{source.file}:{error.lineno}") from None
+        raise _syntax_error(error, text, str(source.file)) from None
 
 
 def render(
@@ -141,7 +134,7 @@ def render(
     template that `needs_cluster` must have. Raises UsageError with the template's file and line for a
     mistake in it, a name it does not know, and a secret that it would write into its text.
     """
-    text = _text_of(source)
+    text = read_text(source.file)
     if not source.is_template:
         return Rendered(text, str(source.file), source.folder, is_template=False)
     values: dict[str, Any] = {**resolved.values, INSTANCE: instance or source.name}
@@ -155,13 +148,6 @@ def render(
         is_template=True,
         secrets=resolved.secrets,
     )
-
-
-def _text_of(source: StackSource) -> str:
-    try:
-        return source.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(source.file)) from None
 
 
 @functools.cache
@@ -195,7 +181,7 @@ def _rendered(text: str, name: str, values: Mapping[str, Any], inputs: Sequence[
         template = environment.template_class.from_code(environment, code, environment.make_globals(None))
         return template.render(values)
     except TemplateSyntaxError as error:
-        raise UsageError(_sentence(error), where=f"{name}:{error.lineno}") from None
+        raise _syntax_error(error, text, name) from None
     except SecurityError as error:
         raise UsageError(
             _sentence(error), where=_line(name, error), hint="a template may only use its values"
@@ -205,6 +191,12 @@ def _rendered(text: str, name: str, values: Mapping[str, Any], inputs: Sequence[
     except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         hint = f"its inputs are: {', '.join(inputs) or 'none'}"
         raise UsageError(_sentence(error), where=_line(name, error), hint=hint) from None
+
+
+def _syntax_error(error: TemplateSyntaxError, text: str, name: str) -> UsageError:
+    line = text.splitlines()[error.lineno - 1] if text else ""
+    hint = "a list that begins with a value needs a space: `[ [[ value ]], … ]`" if "[[[" in line else ""
+    return UsageError(_sentence(error), where=f"{name}:{error.lineno}", hint=hint)
 
 
 def _line(name: str, error: Exception) -> str:
@@ -218,15 +210,20 @@ def _sentence(error: Exception) -> str:
 
 def _written(value: object) -> object:
     """What `[[ value ]]` becomes: YAML's words for true and false, one line of YAML for lists and maps."""
-    match value:
-        case None:
-            raise ValueError("this has no value: write `[% if name %] … [% endif %]` around it")
-        case SecretInput():
-            raise SecretInText(value.name)
+    match _there(value):
+        case SecretInput() as secret:
+            raise SecretInText(secret.name)
         case bool() | list() | tuple() | dict():
             return _yaml(value)
         case _:
             return value
+
+
+def _there(value: object) -> object:
+    """The value, if it is one; raises ValueError for an input that was not given and need not be."""
+    if value is None:
+        raise ValueError("this has no value: write `[% if name %] … [% endif %]` around it")
+    return value
 
 
 class _Quoting(yaml.SafeDumper):
@@ -247,7 +244,9 @@ _Quoting.add_representer(tuple, _Quoting.represent_list)
 def _yaml(value: object) -> str:
     """A value as YAML on one line, with `$` doubled so that Compose takes it for no variable."""
     try:
-        text = yaml.dump(value, Dumper=_Quoting, default_flow_style=True, width=math.inf, allow_unicode=True)
+        text = yaml.dump(
+            _there(value), Dumper=_Quoting, default_flow_style=True, width=math.inf, allow_unicode=True
+        )
     except yaml.representer.RepresenterError:
         raise ValueError(f"a {type(value).__name__} cannot be written as YAML") from None
     # The end-of-document mark that follows a bare scalar.
@@ -256,4 +255,4 @@ def _yaml(value: object) -> str:
 
 def _literal(value: object) -> str:
     """Text that comes out of Swarm's (Go's) templates as it went in."""
-    return str(value).replace("{{", '{{"{{"}}')
+    return str(_there(value)).replace("{{", '{{"{{"}}')

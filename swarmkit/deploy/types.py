@@ -439,9 +439,21 @@ class Schema(Model):
         return self.type == "secret"
 
     @property
+    def has_entries(self) -> bool:
+        return self.type in ("list", "map")
+
+    @property
     def type_text(self) -> str:
         """The type as a table shows it: `list of port`."""
-        return f"{self.type} of {self.entries.type_text}" if self.type in ("list", "map") else self.type
+        return f"{self.type} of {self.entries.type_text}" if self.has_entries else self.type
+
+    @property
+    def constraints_text(self) -> str:
+        """The constraints as a table shows them, those of the entries too."""
+        told = [each.text() for each in self.constraints]
+        if self.has_entries and (below := self.entries.constraints_text):
+            told.append(f"each {below}")
+        return ", ".join(told)
 
     @property
     def entries(self) -> Schema:
@@ -451,7 +463,7 @@ class Schema(Model):
     def mistakes(self) -> Iterator[tuple[Loc, str]]:
         """What is wrong with the declaration, each with its place in it."""
         if self.entry_schema is not None:
-            if self.type not in ("list", "map"):
+            if not self.has_entries:
                 yield ("entry_schema",), f"is for lists and maps; this is of type {self.type}"
             elif self.entry_schema.is_secret:
                 yield ("entry_schema",), "a secret cannot be an entry; declare an input for each"

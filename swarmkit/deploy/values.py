@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swarmkit.compose.contents import SECRET_LIMIT
 from swarmkit.compose.models import Misplaced
+from swarmkit.compose.paths import resolved
 from swarmkit.deploy.inputs import Input, Inputs, variable
 from swarmkit.deploy.types import Schema, Value
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
 from swarmkit.yamlfile import Loc, YamlFile, dotted, parse, read
-
-# What Swarm takes as a secret (moby/swarmkit, api/validation): 1 to this many bytes.
-SECRET_LIMIT = 500 * 1024
 
 # Asks for an input's value: (its name, its declaration, what was wrong with the last answer or "") → the
 # answer, or None where nobody gives one.
@@ -186,7 +185,7 @@ class _Run:
         if name in paths:
             try:
                 path = paths[name]
-                data = self.given.stdin() if path == "-" else Path(path).expanduser().read_bytes()
+                data = self.given.stdin() if path == "-" else resolved(Path(), path).read_bytes()
             except OSError as error:
                 return _refused(where, f"{path} cannot be read: {(error.strerror or str(error)).lower()}")
         elif variable(name) in self.given.environment:
@@ -208,7 +207,7 @@ class _Run:
             path, equals, value = text.partition("=")
             name, dot, key = path.partition(".")
             where = f"--set {path}"
-            if not equals:
+            if not equals or not name:
                 self.errors.append(UsageError("expected KEY=VALUE", where=where))
             elif name not in self.inputs:
                 self.unknown(name, where)
@@ -268,7 +267,11 @@ class _Run:
 
     def known(self) -> str:
         names = ", ".join(sorted(self.inputs))
-        return f"its inputs are: {names}" if names else "it has no inputs"
+        return (
+            f"its inputs are: {names}"
+            if names
+            else "it has no inputs; only a template, such as stack.yml.j2, has them"
+        )
 
     def public(self, name: str, where: str, reason: str) -> None:
         """A secret where others see it: that it is wrong, and how it is given instead."""
@@ -338,6 +341,6 @@ def _with_keys(name: str, declared: Input, found: _Found | None, keys: Mapping[s
 
 
 def _sized(data: bytes) -> bytes:
-    if not 1 <= len(data) <= SECRET_LIMIT:
-        raise ValueError(f"Swarm takes 1 to {SECRET_LIMIT} bytes as a secret, this is {len(data)}")
+    if not 0 < len(data) < SECRET_LIMIT:
+        raise ValueError(f"Swarm takes 1 to {SECRET_LIMIT - 1} bytes as a secret, this is {len(data)}")
     return data

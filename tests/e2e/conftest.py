@@ -124,20 +124,14 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 @contextmanager
-def swarm_of_one(lab: Lab, folder: Path) -> Iterator[Swarmkit]:
-    """The command, on a swarm of the lab's first machine, which has the lab's base image."""
-    host = {
-        "name": "m1",
-        "address": "127.0.0.1",
-        "port": lab.nodes["m1"]["ssh_port"],
-        "private_address": lab.nodes["m1"]["address"],
-        "user": "swarmkit",
-        "key": str(lab.inventory.parent / "id_ed25519"),
-    }
+def swarm_of_one(lab: Lab, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Swarmkit]:
+    """The command, run in `folder`, on a swarm of the lab's first machine, which has the base image."""
     path = folder / "inventory.yml"
     known = str(lab.inventory.parent / "known_hosts")
-    path.write_text(yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": [host]}))
-    sk = Swarmkit(lab.swarmkit.environment, path, folder=folder)
+    path.write_text(
+        yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": [lab.host("m1")]})
+    )
+    sk = Swarmkit(lab.swarmkit.environment | dict(environment or {}), path, folder=folder)
     sk("init")
     lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
     yield sk

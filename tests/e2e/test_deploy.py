@@ -32,6 +32,7 @@ def lab(machines: Callable[[int], Lab]) -> Lab:
 
 @pytest.fixture(scope="module")
 def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
+    """The command, on a swarm of one machine."""
     with swarm_of_one(lab, tmp_path_factory.mktemp("deploy")) as sk:
         yield sk
 

@@ -121,6 +121,21 @@ def test_a_noop_init_costs_one_connection_and_two_sessions_a_host(lab: Lab, sk: 
         assert 1 <= sessions <= 2, log
 
 
+def test_a_template_has_the_facts_of_the_real_nodes(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
+    (tmp_path / "stack.yml.j2").write_text(
+        "[% for n in cluster.nodes %][[ n.name ]] [[ n.role ]] [[ n.address ]] [[ n.cpus ]] [[ n.memory ]]\n"
+        "[% endfor %][[ cluster.managers | length ]] [[ cluster.available | length ]] [[ cluster.cpus ]]\n"
+    )
+    *found, totals = [line.split() for line in sk("stack", "render", str(tmp_path)).stdout.splitlines()]
+    assert {name: (role, address) for name, role, address, _, _ in found} == {
+        name: ("manager" if name == "m1" else "worker", lab.nodes[name]["address"]) for name in THREE
+    }
+    cpus = {name: lab.shell(name, "nproc").strip() for name in THREE}
+    assert {name: count for name, _, _, count, _ in found} == cpus
+    assert all(int(memory) > 2**20 for *_, memory in found)
+    assert totals == ["1", "3", str(sum(int(count) for count in cpus.values()))]
+
+
 def test_no_token_was_ever_in_an_argument_list_or_a_log(lab: Lab) -> None:
     tokens = lab.shell("m1", "docker swarm join-token -q worker; docker swarm join-token -q manager").split()
     assert len(tokens) == 2
@@ -272,6 +287,19 @@ def test_an_image_named_by_tag_runs_by_digest_and_another_under_the_tag_is_seen(
     assert re.search("image box@[0-9a-f]{8} → box@[0-9a-f]{8}", sk(*up).stderr)
     assert runs() == second != first
     sk("stack", "down", "tagged")
+
+
+def test_a_new_stack_deploys_as_it_is_and_what_it_requires_stays(lab: Lab, sk: Swarmkit) -> None:
+    sk("stack", "new", "blog", "--in", str(sk.folder))
+    folder = sk.folder / "blog"
+    template = folder / "stack.yml.j2"
+    template.write_text(f"x-swarmkit: {{requires: [web]}}\n{template.read_text()}")
+    sk("stack", "up", str(folder), "--name", "blog2", "--set", "title=Hello, blog", "--set", "replicas=1")
+    with urllib.request.urlopen(f"{lab.url}/blog2/", timeout=10) as answer:
+        assert b"<h1>Hello, blog</h1>" in answer.read()
+    refused = sk("stack", "down", "web", code=2).error
+    assert "web: blog2 requires it" in refused
+    sk("stack", "down", "blog2")
 
 
 def test_an_update_that_fails_is_rolled_back_and_the_site_goes_on(lab: Lab, sk: Swarmkit) -> None:

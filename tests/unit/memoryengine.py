@@ -61,6 +61,8 @@ class MemoryEngine(Engine):
                     if service["ID"] in wanted.get("service", [service["ID"]])
                     for task in self._tasks(service)
                 ]
+            case ["services"] if params and params.get("status"):
+                return [self._counted(one) for one in self.get("/services", {**params, "status": ""})]
             case [kind]:
                 found = copy.deepcopy([one for one in self.held[kind].values() if _matches(one, wanted)])
                 for one in self.held["services"].values():
@@ -147,6 +149,12 @@ class MemoryEngine(Engine):
         if "Replicated" in spec.get("Mode", {}):
             spec["Mode"]["Replicated"].setdefault("Replicas", 1)
         return spec
+
+    def _counted(self, service: dict[str, Any]) -> dict[str, Any]:
+        states = [task["Status"]["State"] for task in self._tasks(service)]
+        running, completed = states.count("running"), states.count("complete")
+        counts = {"RunningTasks": running, "DesiredTasks": 1, "CompletedTasks": completed}
+        return {**service, "ServiceStatus": counts}
 
     def _tasks(self, service: dict[str, Any]) -> list[dict[str, Any]]:
         state = self.state(service["Spec"])

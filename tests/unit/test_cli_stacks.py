@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from swarmkit.cli import stacks
-from swarmkit.cli.common import Globals
+from swarmkit.cli.deploying import standing
 from swarmkit.cli.main import main
-from swarmkit.deploy.catalogue import find
-from swarmkit.deploy.draft import Ready, draft
-from swarmkit.deploy.values import Given
-from swarmkit.errors import UsageError
 from swarmkit.swarm import Service
-from swarmkit.target import Swarm
-from swarmkit.ui import Ui
+from swarmkit.target import Swarm, Target
+from tests.unit.memoryengine import MemoryEngine
 
 SECRET = "correct horse"
 
@@ -40,10 +37,32 @@ class Command:
     def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments, "-o", "json"))
 
+    def error(self, *arguments: str, code: int) -> Any:
+        return json.loads(self(*arguments, "-o", "json", code=code))["error"]
+
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
+    """The engine of the cluster that the commands find."""
+    made = MemoryEngine()
+    target = Target("memory", "--engine", named=True)
+
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[Swarm]:
+        yield Swarm(target, made)
+
+    monkeypatch.setattr("swarmkit.target.resolve", lambda *_, **__: target)
+    monkeypatch.setattr("swarmkit.target.opened", opened)
+    return made
+
+
+# What needs no registry.
+OFFLINE = ("--resolve-image", "never")
 
 
 @pytest.fixture
@@ -53,7 +72,9 @@ def stack(tmp_path: Path) -> Path:
     (folder / "inputs.yml").write_text(
         "memory: {type: size, default: 4 GB, constraints: [{in_range: [1 GB, UNBOUNDED]}]}\n"
         "key: {description: which, constraints: [{min_length: 1}, {max_length: 9}]}\n"
-        "ports: {type: list, entry_schema: port, required: false}\n"
+        "ports: {type: list, required: false,"
+        " entry_schema: {type: port, constraints: {greater_than: 1023}}}\n"
+        "debug: {type: boolean, default: false}\n"
         "token: {type: secret}\n"
     )
     (folder / "stack.yml.j2").write_text(
@@ -69,13 +90,14 @@ def test_inputs_are_a_table_that_marks_what_is_required_and_secret(command: Comm
         ["INPUT", "TYPE", "DEFAULT", "CONSTRAINTS", "DESCRIPTION"],
         ["memory", "size", "4 GB", "in_range: [1 GB, UNBOUNDED]"],
         ["key", "string", "required", "min_length: 1, max_length: 9", "which"],
-        ["ports", "list of port", "-", "-"],
+        ["ports", "list of port", "-", "each greater_than: 1023"],
+        ["debug", "boolean", "false", "-"],
         ["token", "secret", "required", "-"],
     ]
 
 
 def test_inputs_are_json(command: Command, stack: Path) -> None:
-    memory, _, ports, token = command.json("stack", "inputs", str(stack))
+    memory, _, ports, _, token = command.json("stack", "inputs", str(stack))
     assert memory == {
         "name": "memory",
         "type": "size",
@@ -84,18 +106,30 @@ def test_inputs_are_json(command: Command, stack: Path) -> None:
         "required": True,
         "constraints": [{"in_range": ["1 GB", "UNBOUNDED"]}],
         "entries": None,
+        "entry_constraints": [],
         "secret": False,
         "variable": "SWARMKIT_INPUT_MEMORY",
     }
     assert (ports["entries"], ports["required"]) == ("port", False)
+    assert ports["entry_constraints"] == [{"greater_than": 1023}]
     assert (token["secret"], token["variable"]) == (True, "SWARMKIT_INPUT_TOKEN")
 
 
 def test_show_tells_what_a_stack_is(command: Command) -> None:
     assert command("stack", "show", "web").startswith("web: A small web site on several tasks")
+    assert "requires" not in command.out
     document = command.json("stack", "show", "web")
+    assert document["requires"] == []
     assert document["name"] == "web"
     assert "replicas" in [one["name"] for one in document["inputs"]]
+
+
+def test_show_tells_what_a_stack_requires(command: Command, stack: Path, tmp_path: Path) -> None:
+    (tmp_path / "on.yml").write_text("x-swarmkit: {requires: [web, ./app]}\nservices: {a: {image: x}}\n")
+    assert "requires  web, app\n" in command("stack", "show", str(tmp_path / "on.yml"))
+    assert command.json("stack", "show", str(tmp_path / "on.yml"))["requires"] == ["web", "app"]
+    assert "requires  what its inputs make of it\n" in command("stack", "show", str(stack))
+    assert command.json("stack", "show", str(stack))["requires"] is None
 
 
 def test_render_needs_no_cluster_and_has_no_secret(
@@ -115,6 +149,31 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated(command: Comma
     assert "error: --set token: token is a secret and cannot be given here" in command.err
     assert "error: the input key is required: which" in command.err
     assert SECRET not in command.out + command.err
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "error", "hint"),
+    [
+        ("a: [[ key", (), "stack.yml.j2:1: unexpected end of template", ""),
+        ("a:\n  - [[[ key ]], 1]", (), "stack.yml.j2:2: unexpected ']'", "needs a space: `[ [[ value ]]"),
+        ("a: 1", ("--name", "a/b"), '"a/b" cannot be the name of a stack', "letters, digits"),
+    ],
+)
+def test_nobody_is_asked_for_inputs_where_no_answer_would_help(
+    command: Command,
+    stack: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str,
+    options: tuple[str, ...],
+    error: str,
+    hint: str,
+) -> None:
+    (stack / "stack.yml.j2").write_text(template)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.prompt", pytest.fail)
+    command("stack", "render", str(stack), *options, code=2)
+    assert error in command.err
+    assert hint in command.err
 
 
 def test_a_secret_file_is_read(command: Command, stack: Path, tmp_path: Path) -> None:
@@ -149,51 +208,108 @@ def test_a_template_that_needs_a_cluster_says_that_there_is_none(
 
 
 @pytest.fixture
-def needing(tmp_path: Path) -> Ready:
-    for name, requires in (("db", ""), ("site", "x-swarmkit: {requires: [../db]}\n")):
+def needing(tmp_path: Path) -> Path:
+    """A stack that requires another one, and is on its network."""
+    service = "services: {a: {image: x, healthcheck: {test: t}}}\n"
+    network = "networks: {default: {external: true, name: db_default}}\n"
+    for name, more in (("db", ""), ("site", f"x-swarmkit: {{requires: [../db]}}\n{network}")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "stack.yml").write_text(f"{requires}services: {{a: {{image: x}}}}\n")
-    return draft(find(str(tmp_path / "site")), Given()).ready({})
+        (tmp_path / name / "stack.yml").write_text(more + service)
+    return tmp_path / "site"
 
 
-def queue(
-    wanted: Ready, monkeypatch: pytest.MonkeyPatch, *running: str, yes: bool = False, dry_run: bool = False
-) -> list[str]:
-    found = [
-        Service.of({"ID": name, "Spec": {"Name": name, "Labels": {"com.docker.stack.namespace": name}}})
-        for name in running
-    ]
-    monkeypatch.setattr("swarmkit.swarm.services", lambda _engine: found)
-
-    class Somewhere:
-        engine = None
-
-    given = Globals(Ui(), None, None, yes)
-    swarm = cast(Swarm, Somewhere())
-    return [one.instance for one in stacks._with_required(given, swarm, wanted, Given(), dry_run=dry_run)]
+DOES_NOT_RUN = "site requires db, which does not run here"
 
 
-def test_what_runs_already_is_left_alone(needing: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert queue(needing, monkeypatch, "db") == ["site"]
+def test_what_runs_already_is_left_alone(command: Command, needing: Path, engine: MemoryEngine) -> None:
+    command("stack", "up", str(needing.parent / "db"), *OFFLINE)
+    engine.writes.clear()
+    command("stack", "up", str(needing), *OFFLINE)
+    assert engine.writes == ["create services site_a"]
+    command("stack", "down", "db", code=2)
+    assert "db: site requires it" in command.err
 
 
 def test_with_yes_what_is_required_is_brought_up_first(
-    needing: Ready, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, needing: Path, engine: MemoryEngine
 ) -> None:
-    assert queue(needing, monkeypatch, "other", yes=True) == ["db", "site"]
-    assert "db first, which site requires" in capsys.readouterr().err
+    assert command.json("stack", "up", str(needing), *OFFLINE, "-y")["changed"] == 3
+    assert engine.writes == ["create networks db_default", "create services db_a", "create services site_a"]
+    assert "  db first, which site requires" in command.err
 
 
 def test_without_an_answer_what_is_missing_is_an_error_with_the_command(
-    needing: Ready, monkeypatch: pytest.MonkeyPatch
+    command: Command, needing: Path, engine: MemoryEngine
 ) -> None:
-    with pytest.raises(UsageError, match="site requires db, which does not run here") as caught:
-        queue(needing, monkeypatch)
-    assert caught.value.hint == "swarmkit stack up db; or add --yes, and it is brought up first"
+    error = command.error("stack", "up", str(needing), *OFFLINE, code=2)
+    assert error["message"] == DOES_NOT_RUN
+    assert error["hint"] == "swarmkit stack up db; or add --yes, and what is missing is brought up first"
+    assert engine.writes == []
 
 
-def test_a_dry_run_plans_what_is_required(
-    needing: Ready, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_plans_what_is_required_and_what_requires_it(
+    command: Command, needing: Path, engine: MemoryEngine
 ) -> None:
-    assert queue(needing, monkeypatch, dry_run=True) == ["db"]
-    assert "can be told once that runs" in capsys.readouterr().err
+    shown = command("stack", "up", str(needing), *OFFLINE, "--dry-run").splitlines()
+    planned = [line.split(":")[0].strip() for line in shown[:-1]]
+    assert planned == ["create network db_default", "create service db_a", "create service site_a"]
+    assert shown[-1] == "3 changes planned; nothing was changed"
+    assert engine.writes == []
+
+
+def test_a_dry_run_sees_that_two_new_stacks_want_one_port(
+    command: Command, needing: Path, engine: MemoryEngine
+) -> None:
+    for folder in (needing, needing.parent / "db"):
+        file = folder / "stack.yml"
+        file.write_text(file.read_text().replace("image: x", "image: x, ports: ['80:80']"))
+    error = command.error("stack", "up", str(needing), *OFFLINE, "--dry-run", code=2)
+    assert error["message"] == "port 80/tcp is published by db_a already"
+
+
+# ---------------------------------------------------------------- what became of it
+
+
+def test_up_says_which_services_are_healthy_run_or_have_ended(
+    command: Command, tmp_path: Path, engine: MemoryEngine
+) -> None:
+    engine.state = lambda spec: "complete" if "Job" in str(spec["Mode"]) else "running"
+    file = tmp_path / "app.yml"
+    healthy = "a: {image: x, healthcheck: {test: t}}"
+    file.write_text(f"services: {{{healthy}}}\n")
+    assert command("stack", "up", str(file), *OFFLINE).startswith("app: running and healthy (2 changes, ")
+    file.write_text(
+        f"services: {{{healthy}, b: {{image: x, deploy: {{mode: replicated-job}}}},"
+        " c: {image: x, deploy: {update_config: {monitor: 1ms}}}}\n"
+    )
+    assert command("stack", "up", str(file), *OFFLINE).startswith(
+        "app: 1 of 3 services running and healthy, 1 running, 1 completed (2 changes, "
+    )
+    assert "app  2/2 tasks, 1/1 jobs completed" in " ".join(command("stack", "ls").split("  "))
+
+
+@pytest.mark.parametrize(
+    ("mode", "policy", "running", "words"),
+    [
+        ({"Replicated": {"Replicas": 0}}, {}, 0, "without tasks"),
+        ({"Global": {}}, {}, 0, "without tasks"),
+        ({"Replicated": {"Replicas": 2}}, {"Condition": "none"}, 0, "completed"),
+        ({"Replicated": {"Replicas": 2}}, {"Condition": "none"}, 1, "running"),
+        ({"GlobalJob": {}}, {}, 0, "completed"),
+    ],
+)
+def test_what_has_ended_is_not_called_running(
+    mode: dict[str, Any], policy: dict[str, str], running: int, words: str
+) -> None:
+    spec = {
+        "Name": "a",
+        "Mode": mode,
+        "TaskTemplate": {"ContainerSpec": {"Image": "x"}, "RestartPolicy": policy},
+    }
+    assert (
+        standing([Service.of({"ID": "a", "Spec": spec, "ServiceStatus": {"RunningTasks": running}})]) == words
+    )
+
+
+def test_a_stack_without_services_runs_nothing() -> None:
+    assert standing([]) == "no service runs"

@@ -85,3 +85,21 @@ def test_a_folder_without_a_stack_says_what_it_lacks(here: Path) -> None:
     with pytest.raises(UsageError, match=r"neither stack\.yml nor stack\.yml\.j2") as caught:
         find("root", here / "root")
     assert caught.value.where == "root"
+    assert caught.value.hint == "name the Compose file itself, or give it one of these names"
+
+
+def test_a_folder_with_a_compose_file_of_another_name_says_what_to_name(here: Path) -> None:
+    (here / "root" / "none" / "compose.yaml").touch()
+    with pytest.raises(UsageError) as caught:
+        find("root/none", here / "root")
+    assert "(root/none/compose.yaml)" in caught.value.hint
+
+
+def test_the_home_of_nobody_is_no_folder(here: Path) -> None:
+    with pytest.raises(UsageError, match='there is no stack "~nobody-here/app"'):
+        find("~nobody-here/app", here / "root")
+
+
+def test_a_readme_in_another_encoding_is_read_as_far_as_it_goes(here: Path) -> None:
+    (here / "root" / "one" / "README.md").write_bytes(b"A caf\xe9.\n")
+    assert find("one", here / "root").description() == "A caf\N{REPLACEMENT CHARACTER}."

@@ -57,7 +57,7 @@ def mistakes(tmp_path: Path, text: str) -> list[str]:
         ("a: {}\nA: {}", "1:4: a: A has the same name but for upper and lower case"),
         ("a: 1", "1:4: a: expected a mapping, got 1"),
         ("- a", "1:1: expected a mapping, got a list"),
-        ("a-b: {}", "1:6: a-b: string should match pattern"),
+        ("a-b: {}", '1:6: a-b: an input cannot be called "a-b"'),
         ("a: {type: text}", "1:11: a.type: input should be 'string', 'integer', 'number'"),
     ],
 )

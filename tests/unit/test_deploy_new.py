@@ -83,6 +83,8 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
         ("Blog", "cannot be the name of a stack"),
         ("../x", "cannot be the name of a stack"),
         ("-x", "cannot be the name of a stack"),
+        ("x-", "cannot be the name of a stack"),
+        ("swarmkit-x", "is a name of swarmkit's own"),
         ("web", "the catalogue has a stack web"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_mistake_hints_at_the_inputs(written: Write) -> None:
 
 
 def test_a_template_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"stack\.yml: no such file"):
         render(StackSource("s", tmp_path, tmp_path / "stack.yml"), {})
 
 
@@ -160,10 +160,11 @@ def test_a_value_can_be_told_in_a_unit(written: Write) -> None:
         render(written("[[ 1 | to('x') ]]"), {})
 
 
-def test_what_has_no_value_is_no_text(written: Write) -> None:
-    assert render(written("[% if x %][[ x ]][% endif %]"), {"x": None}).text == ""
+@pytest.mark.parametrize("text", ["[[ x ]]", "[[ x | yaml ]]", "[[ x | literal | yaml ]]"])
+def test_what_has_no_value_is_no_text(written: Write, text: str) -> None:
+    assert render(written(f"[% if x %]{text}[% endif %]"), {"x": None}).text == ""
     with pytest.raises(UsageError, match="this has no value: write"):
-        render(written("[[ x ]]"), {"x": None})
+        render(written(text), {"x": None})
 
 
 def test_a_template_knows_what_its_instance_is_called(written: Write) -> None:
@@ -268,14 +269,6 @@ def test_the_content_of_a_secret_is_the_value_of_the_input(written: Write) -> No
     project = rendering.render(written(body), WITH_TOKEN).project({"SWARMKIT_INPUT_TOKEN": "another"})
     assert project.secret_data == {"s": SECRET.encode()}
     assert SECRET not in repr(project)
-
-
-@pytest.mark.parametrize("size", [0, 500 * 1024])
-def test_a_secret_that_no_swarm_takes_is_refused(written: Write, size: int) -> None:
-    source = written("services: {a: {image: x}}\nsecrets: {s: {environment: SWARMKIT_INPUT_TOKEN}}")
-    inputs = Resolved({"token": SecretInput("token")}, {"token": b"x" * size})
-    with pytest.raises(UsageError, match=f"token has {size}"):
-        rendering.render(source, inputs).project({})
 
 
 def test_a_secret_is_no_part_of_another(written: Write) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmkit.deploy.catalogue import StackSource, find
-from swarmkit.deploy.draft import Ready, draft, with_required
+from swarmkit.deploy.draft import Ready, draft, requires_by_default, with_required
 from swarmkit.deploy.requires import in_order, refuse_if_required, required, requirers
 from swarmkit.deploy.values import Given
 from swarmkit.errors import Problems, SwarmkitError, UsageError
@@ -124,6 +124,22 @@ def test_only_what_does_not_run_is_made_ready(tmp_path: Path) -> None:
     assert [one.instance for one in queue] == ["base", "left", "up"]
     assert queue[-1] is wanted
     assert made == ["left", "base"]
+
+
+def test_what_a_stack_requires_by_default_is_told_without_its_inputs(tmp_path: Path) -> None:
+    def told(text: str, inputs: str = "{}") -> list[str] | None:
+        (tmp_path / "stack.yml.j2").write_text(text)
+        (tmp_path / "inputs.yml").write_text(inputs)
+        return requires_by_default(find(str(tmp_path)))
+
+    inputs = "token: {type: secret}\nlake: {type: boolean, default: true}\nname: {}\n"
+    text = "x-swarmkit: {requires: [ [% if token and lake %]web[% endif %]]}\n"
+    assert told("a: 1") == []
+    assert told(text, inputs) == ["web"]
+    assert told(text + "[% for n in cluster.nodes %][[ n.name ]][% endfor %]", inputs) == ["web"]
+    assert told("[[ name ]]", inputs) is None
+    with pytest.raises(UsageError, match='there is no stack "nope"'):
+        told("x-swarmkit: {requires: [nope]}")
 
 
 # ---------------------------------------------------------------- what runs

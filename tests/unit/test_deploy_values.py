@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarmkit.compose.contents import SECRET_LIMIT
 from swarmkit.deploy.inputs import Input, Inputs, load
 from swarmkit.deploy.types import Duration, Value
-from swarmkit.deploy.values import SECRET_LIMIT, Given, SecretInput, resolve
+from swarmkit.deploy.values import Given, SecretInput, resolve
 from swarmkit.errors import Problems, SwarmkitError
 
 DECLARED = """\
@@ -90,7 +91,7 @@ def test_all_that_is_wrong_is_said_at_once_and_where_it_came_from(inputs: Inputs
     found = mistakes(
         inputs,
         Given(
-            ("replicas=101", "nope=1", "word", "level.x=1"),
+            ("replicas=101", "nope=1", "word", "=1", "level.x=1"),
             (file, tmp_path / "none.yml"),
             environment={"SWARMKIT_INPUT_LEVEL": "loud"},
         ),
@@ -99,6 +100,7 @@ def test_all_that_is_wrong_is_said_at_once_and_where_it_came_from(inputs: Inputs
     assert found == [
         "--set nope: the stack has no input nope",
         "--set word: expected KEY=VALUE",
+        "--set : expected KEY=VALUE",
         "--set level.x: only a map has keys, and level is of type string",
         "none.yml: no such file",
         "values.yml:3:7: more: the stack has no such input",
@@ -116,7 +118,7 @@ def test_an_input_that_is_not_there_hints_at_those_that_are(inputs: Inputs) -> N
     assert caught.value.hint == "its inputs are: image, key, level, message, replicas"
     with pytest.raises(SwarmkitError) as caught:
         resolve({}, Given(("a=1",)))
-    assert caught.value.hint == "it has no inputs"
+    assert caught.value.hint == "it has no inputs; only a template, such as stack.yml.j2, has them"
 
 
 def test_a_missing_input_says_how_it_can_be_given(inputs: Inputs) -> None:
@@ -244,7 +246,7 @@ def test_a_secret_comes_from_standard_input_the_environment_or_a_person() -> Non
     assert resolve(TOKEN, Given(), person).secrets == {"token": b"typed"}
     assert person.asked == [
         ("token", True, ""),
-        ("token", True, f"Swarm takes 1 to {SECRET_LIMIT} bytes as a secret, this is 0"),
+        ("token", True, f"Swarm takes 1 to {SECRET_LIMIT - 1} bytes as a secret, this is 0"),
     ]
 
 
@@ -264,12 +266,16 @@ def test_a_secret_that_is_not_required_may_be_left_out() -> None:
         ),
         (Given((f"token.x={SECRET}",)), "--set token.x: token is a secret and cannot be given here"),
         (Given(secret_files=["token=/none/such"]), "--secret-file token: /none/such cannot be read: no such"),
+        (
+            Given(secret_files=["token=~nobody-here/t"]),
+            "--secret-file token: ~nobody-here/t cannot be read: ",
+        ),
         (Given(secret_files=["token"]), "--secret-file token: expected NAME=PATH"),
-        (Given(secret_files=["token=-"]), f"--secret-file token: Swarm takes 1 to {SECRET_LIMIT} bytes"),
+        (Given(secret_files=["token=-"]), f"--secret-file token: Swarm takes 1 to {SECRET_LIMIT - 1} bytes"),
         (Given(environment={"SWARMKIT_INPUT_TOKEN": ""}), "SWARMKIT_INPUT_TOKEN: Swarm takes 1 to"),
         (
-            Given(secret_files=["token=-"], stdin=lambda: bytes(SECRET_LIMIT + 1)),
-            f"--secret-file token: Swarm takes 1 to {SECRET_LIMIT} bytes as a secret, this is 512001",
+            Given(secret_files=["token=-"], stdin=lambda: bytes(SECRET_LIMIT)),
+            f"--secret-file token: Swarm takes 1 to {SECRET_LIMIT - 1} bytes as a secret, this is 512000",
         ),
     ],
 )
