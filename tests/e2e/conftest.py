@@ -58,14 +58,6 @@ class Lab:
             "key": str(self.inventory.parent / "id_ed25519"),
         }
 
-    def alone(self, node: str, folder: Path) -> Swarmkit:
-        """The command with an inventory in `folder` that has this node alone: for a swarm of one."""
-        hosts = [self.host(node)]
-        known = str(self.inventory.parent / "known_hosts")
-        path = folder / "inventory.yml"
-        path.write_text(yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": hosts}))
-        return Swarmkit(self.swarmkit.environment, path, folder=folder)
-
     def power(self, state: str, node: str) -> None:
         """Switch a node `off` or `on`."""
         self.swarmkit("lab", "stop" if state == "off" else "start", node, "--name", LAB)

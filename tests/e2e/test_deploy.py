@@ -130,13 +130,13 @@ def test_a_stack_that_docker_deployed_is_adopted_and_no_task_restarts(lab: Lab, 
     assert sorted(lab.shell("m1", ids).split()) == before
 
 
-def test_a_second_up_writes_nothing_and_restarts_no_task(lab: Lab, sk: Swarmkit) -> None:
+def test_moby_31115_a_second_up_writes_nothing_and_restarts_no_task(lab: Lab, sk: Swarmkit) -> None:
     before = versions(lab)
     assert up(sk, file(sk, good()))["changed"] == 0
     assert versions(lab) == before
 
 
-def test_the_scale_that_runs_is_kept(sk: Swarmkit, lab: Lab) -> None:
+def test_cli_2235_the_scale_that_runs_is_kept(sk: Swarmkit, lab: Lab) -> None:
     sk("scale", "app_db=2")
     (change,) = up(sk, file(sk, good(environment={"A": "1"})))["changes"]
     assert change["fields"] == {"env.A": {"from": None, "to": "1"}}
@@ -165,7 +165,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(
     "fault", ["bad image", *(pytest.param(name, marks=pytest.mark.soak) for name in [*FAULTS][1:])]
 )
-def test_a_stack_that_fails_is_again_what_it_was(lab: Lab, sk: Swarmkit, fault: str) -> None:
+def test_cli_6752_a_stack_that_fails_is_again_what_it_was_and_says_so(
+    lab: Lab, sk: Swarmkit, fault: str
+) -> None:
     changed, words = FAULTS[fault]
     before = specs(lab)
     # All that is deployed together with it goes back too.
@@ -291,7 +293,9 @@ def test_a_port_goes_from_one_service_to_another(lab: Lab, sk: Swarmkit) -> None
     assert published == {"app_web": [9072], "app_db": [9070, 9071]}
 
 
-def test_a_network_is_made_again_only_where_that_is_agreed_to(lab: Lab, sk: Swarmkit) -> None:
+def test_moby_37901_a_network_is_made_again_where_that_is_agreed_to_and_only_there(
+    lab: Lab, sk: Swarmkit
+) -> None:
     path = file(sk, {"web": service()}, networks={"default": {"attachable": True}})
     before = versions(lab)
     refused = sk("stack", "up", path, "--name", "app", code=2)
@@ -333,7 +337,7 @@ def test_what_one_stack_made_is_not_taken_over_or_removed_by_another(lab: Lab, s
     assert [one["Name"] for one in inspected(lab, "network")] == ["common"]
 
 
-def test_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swarmkit) -> None:
+def test_moby_29293_up_straight_after_down_works_and_down_leaves_nothing(lab: Lab, sk: Swarmkit) -> None:
     sk("stack", "down", "app")
     assert not any(inspected(lab, kind) for kind in ("service", "config", "network", "secret"))
     assert up(sk, file(sk, {"web": service(volumes=["data:/d"])}, volumes={"data": {}}))["converged"]

@@ -162,7 +162,7 @@ def test_a_service_that_outgrows_its_nodes_is_told_who_has_the_port(sk: Swarmkit
     assert 'no service is called "nothing"' in sk("service", "explain", "nothing", code=2).error
 
 
-def test_work_that_ends_is_done_when_it_has_ended(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
+def test_cli_5299_work_that_ends_is_done_when_it_has_ended(lab: Lab, sk: Swarmkit, tmp_path: Path) -> None:
     once = {"image": IMAGE, "command": ["sh", "-c", "echo done"]}
     services = {"once": {**once, "deploy": {"restart_policy": {"condition": "on-failure"}}}}
     with within(15):

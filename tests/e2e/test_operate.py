@@ -79,7 +79,9 @@ def run(sk: Swarmkit, *arguments: str, given: bytes = b"", **environment: str) -
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_command_runs_in_the_task_that_is_meant_on_whichever_node(lab: Lab, sk: Swarmkit) -> None:
+def test_moby_27552_a_command_runs_in_the_task_that_is_meant_on_whichever_node(
+    lab: Lab, sk: Swarmkit
+) -> None:
     for slot in (1, 2):
         container = run(sk, "exec", f"talk.{slot}", "--", "cat", "/etc/hostname")[1].decode().strip()
         assert lab.shell(node_of(sk, slot), "docker ps -q --filter name=talk").strip() == container
@@ -263,7 +265,7 @@ def test_a_command_whose_output_nobody_reads_any_more_ends(lab: Lab, sk: Swarmki
     eventually(lambda: not processes(lab, "wn1", "yes 4712"), 10, "the command has ended in the container")
 
 
-def test_lines_of_several_nodes_are_shown_in_the_order_of_time(sk: Swarmkit) -> None:
+def test_moby_27552_lines_of_several_nodes_are_shown_in_the_order_of_time(sk: Swarmkit) -> None:
     lines = sk.json("service", "logs", "talk", "--tail", "20")
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert {line["node"] for line in lines} == {"wn1", "wn2"}

@@ -311,7 +311,7 @@ def test_a_project_without_any_service_on_says_so() -> None:
 # ---------------------------------------------------------------- dependencies
 
 
-def test_dependencies_have_conditions_in_both_forms() -> None:
+def test_cli_3880_dependencies_have_conditions_in_both_forms() -> None:
     read = plain(
         "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on:"
         " {c: {condition: service_healthy, restart: true}}}, c: {image: x}}"
@@ -474,6 +474,18 @@ def test_every_key_that_docker_ignores_has_a_sentence() -> None:
     assert len(plain(f"services: {{a: {{image: x, {body}}}}}").warnings) == len(Service.ignored)
 
 
+def test_moby_24862_devices_and_privileges_are_named_as_what_swarm_does_not_give() -> None:
+    read = plain(
+        "services:\n  a:\n    image: x\n    privileged: true\n    devices: [/dev/fuse]\n    gpus: all\n"
+        "    deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}\n"
+    )
+    keys = ("privileged", "devices", "gpus", "deploy.resources.reservations.devices")
+    assert [line.split(": ")[1:3] for line in read.warnings] == [
+        [f"services.a.{key}", "ignored"] for key in keys
+    ]
+    assert read.data["services"]["a"]["image"] == "x"
+
+
 def test_a_mistake_inside_what_is_ignored_anyway_leaves_the_rest_checked() -> None:
     assert refused("services: {a: {image: x, shm_size: $, wat: 1}}") == [
         'stack.yml:1:36: services.a.shm_size: not a variable swarmkit understands: "$"',
@@ -511,7 +523,7 @@ networks:
 """
 
 
-def test_the_output_of_docker_compose_config_is_taken(tmp_path: Path) -> None:
+def test_compose_9957_the_output_of_docker_compose_config_is_taken(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").touch()
     read = parse(_COMPOSE_CONFIG, "/dev/stdin", tmp_path, {})
     assert read.name == "shop"

@@ -326,7 +326,7 @@ def test_tasks_that_have_long_run_are_not_watched_again() -> None:
     assert Swarm([service(1)], lambda _: [task(1, at="09:00:00")]).converge() == 0.0
 
 
-def test_services_are_waited_for_together() -> None:
+def test_cli_373_services_are_waited_for_together() -> None:
     many = [service(1), *(service(1, name=name) for name in "bcdefgh")]
     swarm = Swarm(many, lambda _: [task(1, of=one.id, at="10:00:00") for one in many])
     assert swarm.converge() == pytest.approx(5.0)
@@ -334,7 +334,7 @@ def test_services_are_waited_for_together() -> None:
     assert swarm.reads == 4 * 21
 
 
-def test_one_timeout_holds_for_all_services() -> None:
+def test_cli_373_one_timeout_holds_for_all_services() -> None:
     many = [service(1), service(1, name="b")]
     swarm = Swarm(many, lambda _: [task(1, "starting", of=one.id) for one in many])
     with pytest.raises(Problems, match=r"web: after 3 s 0 of 1 tasks run") as error:

@@ -82,7 +82,7 @@ def test_what_the_registry_has_is_sent_by_digest_and_for_its_platforms() -> None
     ]
 
 
-def test_a_registry_that_is_away_does_not_restart_what_runs() -> None:
+def test_moby_34153_a_registry_that_is_away_does_not_restart_what_runs() -> None:
     desired = stack(service("web", "web:1"))
     found, (said,) = images(Registry(), desired, live(OLD, "web:1"))
     assert found == {"web": OLD}

@@ -457,7 +457,7 @@ def test_what_fills_in_a_config_makes_another_version() -> None:
     assert said(planned(stack(with_config("one")), swarm.live())) == ["update service st_web"]
 
 
-def test_what_kept_revisions_need_stays_and_goes_with_the_last_of_them() -> None:
+def test_moby_38007_old_versions_go_with_the_last_revision_that_needs_them() -> None:
     swarm = deployed(with_config("c0"))
     for number in range(1, 15):
         desired = stack(with_config(f"c{number}"))

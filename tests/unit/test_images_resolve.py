@@ -111,7 +111,7 @@ def test_the_answer_is_written_into_a_copy_of_the_spec() -> None:
     assert container["Image"] == "web"
 
 
-def test_credentials_are_sent_only_with_a_new_service_or_another_image() -> None:
+def test_moby_34351_credentials_go_with_a_new_service_or_another_image() -> None:
     spec = placed(live("", ""), Image("web@1"))
     assert needs_credentials(spec, None)
     assert needs_credentials(spec, live("web@2", "web"))
