@@ -276,6 +276,7 @@ def _with_required(
     """
     import os
 
+    from swarmkit.deploy.catalogue import catalogue
     from swarmkit.deploy.draft import draft, with_required, without_arguments
     from swarmkit.deploy.observe import stacks
     from swarmkit.swarm import services
@@ -283,9 +284,13 @@ def _with_required(
     if not wanted.requires:
         return [wanted]
 
+    places: dict[str, str] = {}
+
     def prepare(source: StackSource) -> Ready:
         made = draft(source, without_arguments(said), asking())
-        return made.ready(os.environ, facts(swarm) if made.needs_cluster else None)
+        ready = made.ready(os.environ, facts(swarm) if made.needs_cluster else None)
+        places[ready.instance] = source.name if source in catalogue() else str(source.file)
+        return ready
 
     queue = with_required(wanted, list(stacks(services(swarm.engine))), prepare)
     missing = [one.instance for one in queue if one is not wanted]
@@ -294,7 +299,9 @@ def _with_required(
     names, is_one = ", ".join(missing), len(missing) == 1
     if not given.yes and not dry_run:
         message = f"{wanted.instance} requires {names}, which {'does' if is_one else 'do'} not run here"
-        hint = f"swarmkit stack up {missing[0]}; or add --yes, and what is missing is brought up first"
+        hint = (
+            f"swarmkit stack up {places[missing[0]]}; or add --yes, and what is missing is brought up first"
+        )
         if not sys.stdin.isatty():
             raise UsageError(message, hint=hint)
         if not typer.confirm(f"{message}. Bring {'it' if is_one else 'them'} up first?", err=True):

@@ -28,6 +28,7 @@ from swarmkit.cli.stackargs import (
     services_of,
 )
 from swarmkit.errors import SwarmkitError
+from swarmkit.names import is_own
 
 if TYPE_CHECKING:
     from swarmkit.deploy.catalogue import StackSource
@@ -82,12 +83,16 @@ def ls(context: typer.Context) -> None:
                 (
                     row["name"],
                     _counts_text(row) or "-",
-                    row["description"] or ("" if row["catalogue"] else "(not in the catalogue)"),
+                    row["description"] or ("" if row["catalogue"] else _besides(str(row["name"]))),
                 )
                 for row in rows
             ],
         ),
     )
+
+
+def _besides(stack: str) -> str:
+    return "(swarmkit's own)" if is_own(stack) else "(not in the catalogue)"
 
 
 def _counts(found: Sequence[Service]) -> dict[str, int]:

@@ -243,7 +243,9 @@ def test_without_an_answer_what_is_missing_is_an_error_with_the_command(
 ) -> None:
     error = command.error("stack", "up", str(needing), *OFFLINE, code=2)
     assert error["message"] == DOES_NOT_RUN
-    assert error["hint"] == "swarmkit stack up db; or add --yes, and what is missing is brought up first"
+    assert error["hint"] == (
+        f"swarmkit stack up {needing}/../db/stack.yml; or add --yes, and what is missing is brought up first"
+    )
     assert engine.writes == []
 
 
@@ -286,6 +288,16 @@ def test_up_says_which_services_are_healthy_run_or_have_ended(
         "app: 1 of 3 services running and healthy, 1 running, 1 completed (2 changes, "
     )
     assert "app  2/2 tasks, 1/1 jobs completed" in " ".join(command("stack", "ls").split("  "))
+
+
+def test_ls_tells_swarmkits_own_stacks_from_others(command: Command, engine: MemoryEngine) -> None:
+    for name in ("swarmkit-lb", "theirs"):
+        labels = {"com.docker.stack.namespace": name}
+        spec = {"Name": f"{name}_a", "Labels": labels, "Mode": {"Global": {}}, "TaskTemplate": {}}
+        engine.post("/services/create", spec)
+    shown = {line.split()[0]: line for line in command("stack", "ls").splitlines()}
+    assert "(swarmkit's own)" in shown["swarmkit-lb"]
+    assert "(not in the catalogue)" in shown["theirs"]
 
 
 @pytest.mark.parametrize(
