@@ -121,8 +121,9 @@ class Service:
         job = self.spec["Mode"].get("ReplicatedJob")
         if job is None:
             return None
-        # None at all may be asked for.
-        return int(job.get("TotalCompletions", job.get("MaxConcurrent", 1)))
+        # The engine's own default is 1; a job of 0 makes no task.
+        given = [job[key] for key in ("TotalCompletions", "MaxConcurrent") if job.get(key) is not None]
+        return int(given[0]) if given else 1
 
     @property
     def iteration(self) -> int:

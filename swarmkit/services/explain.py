@@ -282,8 +282,10 @@ def _no_image(case: _Case, _match: re.Match[str]) -> Explanation:
             hint = f"deploy again, and the login goes with the service; else: {hint}"
     elif said:
         details = [f"the registry, asked by a manager with {login}: {said}"]
+    # Engines say so too where access is denied (moby 52570).
+    reason = "the image cannot be had" if said is None else "no such image"
     return case.explained(
-        "no-image", f"no such image{case.on_node}: {case.image}", *details, hint=hint, hopeless=True
+        "no-image", f"{reason}{case.on_node}: {case.image}", *details, hint=hint, hopeless=True
     )
 
 

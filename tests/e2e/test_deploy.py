@@ -348,10 +348,20 @@ def test_moby_29293_up_straight_after_down_works_and_down_leaves_nothing(lab: La
 
 def test_an_engine_keeps_all_that_it_is_sent(sk: Swarmkit) -> None:
     """Otherwise a second `up` would find changes; what the engine would drop is not sent, which is said."""
-    everything = ("stack", "up", str(EVERYTHING), "--name", "all", "--resolve-image", "never", "-o", "json")
-    first = sk(*everything)
+    everything = (
+        "stack",
+        "up",
+        str(EVERYTHING),
+        "--name",
+        "all",
+        "--resolve-image",
+        "never",
+        "--timeout",
+        "30",
+    )
+    first = sk(*everything, "-o", "json")
     assert first.json["converged"]
     assert "service web: oom_score_adj: ignored" in first.stderr
     assert "start_interval" not in first.stderr
-    assert sk(*everything).json["changed"] == 0
+    assert sk(*everything, "-o", "json").json["changed"] == 0
     sk("stack", "down", "all")

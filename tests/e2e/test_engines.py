@@ -88,12 +88,22 @@ def test_a_stack_comes_up_and_answers_from_several_nodes(lab: Lab, sk: Swarmkit)
 
 
 def test_an_engine_keeps_all_that_it_is_sent(release: str, sk: Swarmkit) -> None:
-    everything = ("stack", "up", str(EVERYTHING), "--name", "all", "--resolve-image", "never", "-o", "json")
-    first = sk(*everything)
+    everything = (
+        "stack",
+        "up",
+        str(EVERYTHING),
+        "--name",
+        "all",
+        "--resolve-image",
+        "never",
+        "--timeout",
+        "30",
+    )
+    first = sk(*everything, "-o", "json")
     assert first.json["converged"]
     for newer in ("oom_score_adj", "healthcheck.start_interval", "volumes[].volume.subpath"):
         assert (f"service web: {newer}: ignored" in first.stderr) == (release == "12")
-    assert sk(*everything).json["changed"] == 0
+    assert sk(*everything, "-o", "json").json["changed"] == 0
     sk("stack", "down", "all")
 
 

@@ -214,6 +214,12 @@ def test_a_job_is_there_when_all_its_completions_are_reached() -> None:
     assert judged(job(TWICE), [first, second]).verdict is Verdict.THERE
 
 
+def test_a_job_of_no_tasks_is_there_at_once() -> None:
+    none = {"ReplicatedJob": {"MaxConcurrent": 0, "TotalCompletions": 0}}
+    assert judged(job(none), []).verdict is Verdict.THERE
+    assert judged(job({"ReplicatedJob": {}}), []).verdict is Verdict.WAITING
+
+
 def test_what_an_earlier_run_of_a_job_completed_does_not_count() -> None:
     old = [task(None, "complete", "complete", iteration=4), task(1, "complete", "complete", iteration=4)]
     assert judged(job(TWICE), old).running == 0

@@ -36,7 +36,7 @@ def explained(
 @pytest.mark.parametrize(
     ("error", "code", "reason"),
     [
-        ("No such image: shop/web:1@sha256:ab", "no-image", "no such image on n2: shop/web:1"),
+        ("No such image: shop/web:1@sha256:ab", "no-image", "the image cannot be had on n2: shop/web:1"),
         (
             "pull access denied for shop/web, repository does not exist or may require 'docker login'",
             "image-denied",
@@ -91,6 +91,11 @@ def test_what_the_engine_says_becomes_a_reason(error: str, code: str, reason: st
     found = explained(service(1), error)
     assert (found.code, found.reason) == (code, reason)
     assert (found.task, found.node) == ("web.1", "n2")
+
+
+def test_an_image_that_the_registry_does_not_have_is_missing() -> None:
+    found = explained(service(1), "No such image: shop/web:1", Evidence(registry="manifest unknown"))
+    assert (found.code, found.reason) == ("no-image", "no such image on n2: shop/web:1")
 
 
 def test_an_image_that_the_registry_refuses_is_no_missing_image() -> None:
