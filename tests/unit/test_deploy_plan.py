@@ -31,6 +31,7 @@ from swarmkit.deploy.plan import (
     waves,
     with_ids,
 )
+from swarmkit.deploy.report import describe
 from swarmkit.errors import Exit, OperationFailed, Problems, UsageError
 from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SECRET_LABEL, SPEC_LABEL
 from tests.unit.stackswarm import Swarm, deployed, planned, stack
@@ -127,6 +128,21 @@ def test_a_change_is_said_in_peoples_words(old: str, new: str, expected: dict[st
         return f"services: {{web: {{image: x, {body}}}}}"
 
     assert fields(text(old), text(new)) == expected
+
+
+def test_a_change_is_a_line_for_people() -> None:
+    old, new = (f"registry:5000/shop/web:1@sha256:{digit * 64}" for digit in "19")
+    values: dict[str, dict[str, Any]] = {
+        "replicas": {"from": 3, "to": 7},
+        "env.LEVEL": {"from": "info", "to": "debug"},
+        "image": {"from": old, "to": new},
+        "user": {"from": None, "to": "me"},
+    }
+    change = Change("service", "st_web", "update", values, by_hand=frozenset({"env.LEVEL"}), note="so")
+    assert describe(change) == (
+        "update service st_web: replicas 3 → 7, env.LEVEL info → debug (was changed by hand),"
+        " image web@11111111 → web@99999999, user me (so)"
+    )
 
 
 def test_networks_are_said_by_name() -> None:
