@@ -263,7 +263,7 @@ def test_the_reason_of_a_rollback_is_the_failure_that_led_to_it() -> None:
     failed = task(1, "rejected", "shutdown", error="No such image: x:2", image="x:2")
     before = task(1, "failed", "shutdown", at="09:00:00", error="of last week")
     found = judged(service(1, "rollback_completed", "rolled"), [task(1)], [failed, before])
-    assert (found.rolled_back, found.reason) == (True, "no such image on n1: x:2")
+    assert (found.rolled_back, found.reason) == (True, "the image cannot be had on n1: x:2")
 
 
 # ---------------------------------------------------------------- over time
