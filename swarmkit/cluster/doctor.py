@@ -127,7 +127,7 @@ def examine_engine(engine: Engine, ui: Ui) -> Diagnosis:
         try:
             view = read_swarm(engine)
         except EngineError as error:
-            if not _is_leaderless(error):
+            if not error.is_leaderless:
                 raise
             found.findings.append(_leaderless())
         else:
@@ -172,7 +172,7 @@ def _ask(
             try:
                 return read_swarm(fleet.engine(host)), [*problems, *silent]
             except (EngineError, Unreachable) as error:
-                if isinstance(error, EngineError) and _is_leaderless(error):
+                if isinstance(error, EngineError) and error.is_leaderless:
                     is_leaderless = True
                 else:
                     down = Finding("engine-down", Severity.ERROR, host.name, error.message, _ENGINE_HINT)
@@ -209,12 +209,6 @@ def _engine(host: Host, found: HostFacts) -> list[Finding]:
         text = f"the engine cannot take part in its swarm: {found.swarm.error or 'no reason given'}"
         return [Finding("swarm-error", Severity.ERROR, host.name, text, _ENGINE_HINT)]
     return []
-
-
-def _is_leaderless(error: EngineError) -> bool:
-    """Whether a manager could not ask the leader (moby, cluster/errors.go), or did not find one in time."""
-    text = error.message.lower()
-    return "does not have a leader" in text or "context deadline exceeded" in text or "quorum" in text
 
 
 def _leaderless() -> Finding:

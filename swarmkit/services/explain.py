@@ -159,8 +159,8 @@ def halted(service: Service) -> Explanation | None:
     return Explanation(
         STANDS_STILL,
         service.update_message or f"the {what} was paused",
-        hint="correct the cause and deploy a change, or go on with: docker service update --force "
-        f"{service.name}; to go back: docker service rollback {service.name}",
+        hint="correct the cause and deploy the stack again, which resumes it; to go back: "
+        f"docker service rollback {service.name}",
         task=service.name,
     )
 

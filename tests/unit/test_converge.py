@@ -394,7 +394,7 @@ def test_an_update_that_stands_still_is_told_with_what_has_stopped_it() -> None:
     swarm = Swarm([service(1, "paused", "update paused due to failure")], lambda _: [task(1)])
     with pytest.raises(NotConverged, match=r"1 of 1 tasks run: update paused due to failure$") as error:
         swarm.converge()
-    assert "docker service update --force web" in error.value.hint
+    assert "docker service rollback web" in error.value.hint
 
 
 def test_each_thing_that_keeps_a_service_waiting_has_its_own_patience() -> None:

@@ -253,6 +253,17 @@ def test_labels_that_others_added_are_left_alone() -> None:
     assert planned(stack(ONE), swarm.live()) == []
 
 
+@pytest.mark.parametrize("state", ["paused", "rollback_paused"])
+def test_an_update_that_stopped_half_way_is_resumed(state: str) -> None:
+    swarm = deployed(ONE)
+    swarm.services["st_web"]["UpdateStatus"] = {"State": state}
+    (change,) = planned(stack(ONE), swarm.live())
+    assert (change.action, change.fields) == ("update", {"update": {"from": "stopped", "to": "resumed"}})
+    assert not change.by_hand
+    swarm.services["st_web"]["UpdateStatus"] = {"State": "completed"}
+    assert planned(stack(ONE), swarm.live()) == []
+
+
 def test_a_forced_restart_is_not_undone() -> None:
     swarm = deployed(ONE)
     swarm.services["st_web"]["Spec"]["TaskTemplate"]["ForceUpdate"] = 2

@@ -16,6 +16,8 @@ from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SPEC_LABEL
 # Labels that say what was sent; of no interest to people where something else changes as well.
 _MARKS = tuple(f"labels.{label}" for label in (SPEC_LABEL, REPLICAS_LABEL, IMAGE_LABEL))
 _MODES = {"replicatedjob": "replicated-job", "globaljob": "global-job"}
+# Of an update, or of its rollback, that the swarm has given up half-way: some tasks are of another spec.
+_STOPPED = ("paused", "rollback_paused")
 _JOB_NOTE = "a job: what it does cannot be undone"
 
 
@@ -77,6 +79,10 @@ class ServicePlanner:
         if name in self.restarted:
             yield from _made_again(spec, found, fields)
             return
+        by_hand = frozenset(self._by_hand(name, held, now, fields, same=same))
+        if not fields and (found.get("UpdateStatus") or {}).get("State") in _STOPPED:
+            # To be sent its spec again starts it anew (moby/swarmkit, UpdateService).
+            fields = {"update": {"from": "stopped", "to": "resumed"}}
         if not fields and (not marks or is_job(spec)):
             # Whatever a job is sent runs it again (moby/swarmkit, UpdateService): a mark is not worth that.
             return
@@ -94,7 +100,7 @@ class ServicePlanner:
             found["ID"],
             found["Version"]["Index"],
             replaces=held,
-            by_hand=frozenset(self._by_hand(name, held, now, fields, same=same)),
+            by_hand=by_hand,
             note=f"{_JOB_NOTE}; it runs again" if is_job(spec) else "",
         )
 
