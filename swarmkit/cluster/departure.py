@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from swarmkit.cluster.actions import Action, LeaveOther, LeaveSwarm
 from swarmkit.cluster.bootstrap import Options, Report
-from swarmkit.cluster.gossip import RELEASE
 from swarmkit.cluster.lock import find, locked
 from swarmkit.cluster.managers import manager_engine
 from swarmkit.cluster.phases import CHANGING, DRAIN_SECONDS, Work, apply
 from swarmkit.cluster.plan import ClusterPlan, departure
+from swarmkit.cluster.ports import release
 from swarmkit.cluster.quorum import Quorum, refusal
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable, UsageError, raise_all
 from swarmkit.images.registry import SERVICE as REGISTRY
@@ -155,13 +155,20 @@ def _steps(
     return list(departure(node, known, force, has_login))
 
 
-# Leaves the swarm, and clears what swarmkit itself put on the machine. The engine's own data stays.
-_RESET = f"""
+def _reset(data_path_port: int) -> str:
+    """Shell that leaves the swarm, and clears what swarmkit put on the machine. The engine's own data stays.
+
+    `data_path_port` is the port of overlay traffic, which is free then.
+    """
+    return f"""
 if command -v docker >/dev/null; then
   if state=$(docker info --format '{{{{.Swarm.LocalNodeState}}}}' 2>/dev/null) && [ "$state" ]; then
     case "$state" in
       inactive) ;;
-      *) docker swarm leave --force >/dev/null || exit 1; echo left; ( {RELEASE} ) || exit 1 ;;
+      *)
+        docker swarm leave --force >/dev/null || exit 1
+        echo left
+        ( {release(data_path_port)} ) || exit 1 ;;
     esac
     for i in $(seq 50); do docker volume rm -f {REGISTRY_VOLUME} >/dev/null 2>&1 && break; sleep 0.2; done
   elif [ -e /var/lib/docker/swarm/docker-state.json ]; then
@@ -186,9 +193,10 @@ def reset(fleet: Fleet, ui: Ui, *, break_lock: bool = False) -> Report:
         steps: list[Action] = []
         errors: list[SwarmkitError] = []
         workers = [host for host in inventory.hosts if not host.is_manager]
+        script = _reset(inventory.swarm.data_path_port)
         for group in (workers, inventory.managers):
             outcomes = fleet.map(
-                lambda host: fleet.connection(host).run(_RESET).checked("leaving the swarm"), group
+                lambda host: fleet.connection(host).run(script).checked("leaving the swarm"), group
             )
             errors += outcomes.errors.values()
             for name, output in outcomes.values.items():

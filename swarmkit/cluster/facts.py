@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
-from swarmkit.cluster.gossip import PORT as GOSSIP_PORT
+from swarmkit.cluster.ports import GOSSIP_PORT
 from swarmkit.cluster.settings import FACTS as SETTINGS_FACTS
 from swarmkit.cluster.settings import DaemonFacts
 from swarmkit.images.trust import FACTS as TRUST_FACTS

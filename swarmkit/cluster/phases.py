@@ -40,8 +40,8 @@ from swarmkit.cluster.actions import (
     UpdateNode,
 )
 from swarmkit.cluster.facts import FORMING_FILE, SwarmMembership
-from swarmkit.cluster.gossip import RELEASE
 from swarmkit.cluster.plan import ClusterPlan
+from swarmkit.cluster.ports import release
 from swarmkit.cluster.settings import engine_script, write_script
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, Unreachable
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
@@ -193,7 +193,7 @@ class EngineStage(HostStage):
                 install = _INSTALL.format(packages=" ".join(packages)) if packages else ""
                 script = install + engine_script("start")
             case ReleaseGossip():
-                script = RELEASE
+                script = release(work.fleet.inventory.swarm.data_path_port)
             case ConfigureEngine(content=content, then=then):
                 script = write_script(content)
                 if then in ("reload", "restart"):
@@ -238,7 +238,8 @@ def _leave_by_force(work: Work, host: Host) -> None:
 
 def _release(work: Work, host: Host) -> None:
     """See that nothing is left of the swarm that was left: the next one could not be heard."""
-    work.fleet.connection(host).run(RELEASE).checked("closing the gossip of the swarm that was left")
+    script = release(work.fleet.inventory.swarm.data_path_port)
+    work.fleet.connection(host).run(script).checked("closing the ports of the swarm that was left")
 
 
 _FORMING = f"mkdir -p {PurePosixPath(FORMING_FILE).parent} && touch {FORMING_FILE} && sync {FORMING_FILE}"

@@ -11,7 +11,7 @@ from statistics import median_low
 
 from swarmkit.cluster.facts import Disk, HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
-from swarmkit.cluster.gossip import PORT as GOSSIP_PORT
+from swarmkit.cluster.ports import GOSSIP_PORT
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
 
