@@ -233,12 +233,15 @@ def test_a_deployment_that_was_killed_can_be_taken_back(lab: Lab, sk: Swarmkit) 
     assert specs(lab) == before
 
 
-def test_a_deployment_that_was_killed_is_completed_by_the_next(lab: Lab, sk: Swarmkit) -> None:
+@pytest.mark.soak
+def test_one_that_fails_after_one_that_was_killed_returns_to_where_that_began(lab: Lab, sk: Swarmkit) -> None:
     before = specs(lab)
     kill(left_half_done(sk, lab, file(sk, good(**SICK), "three")))
-    # It returns to where the first began, not to what that one has left.
     assert up(sk, file(sk, good(**BROKEN), "three"), code=4)["error"]["rolled_back"]
     assert specs(lab) == before
+
+
+def test_a_deployment_that_was_killed_is_completed_by_the_next(lab: Lab, sk: Swarmkit) -> None:
     kill(left_half_done(sk, lab, file(sk, good(**SICK), "three")))
     assert up(sk, file(sk, good(environment={"A": "3"}), "three"))["converged"]
     assert "A=3" in specs(lab)["app_web"]["TaskTemplate"]["ContainerSpec"]["Env"]
@@ -274,6 +277,7 @@ def test_what_is_pruned_goes_when_the_rest_runs(lab: Lab, sk: Swarmkit) -> None:
     assert "app_db" not in specs(lab)
 
 
+@pytest.mark.soak
 def test_a_port_goes_from_one_service_to_another(lab: Lab, sk: Swarmkit) -> None:
     def with_ports(web: list[Any], api: list[Any]) -> str:
         return file(sk, {"web": service(configs=["c"], ports=web), "api": service(ports=api)})
