@@ -14,9 +14,9 @@ from swarmkit.cluster.settings import engine_script
 
 GOSSIP_PORT = 7946
 
-# In /proc/net: a socket that listens, and one of the kernel's own, which has no inode.
-_LISTENING = f":{GOSSIP_PORT:04X} 0+:0000 0A"
-_KERNELS = ":%04X 0+:0000 07 [^ ]+ [^ ]+ [^ ]+ +[0-9]+ +[0-9]+ 0 "
+# In /proc/net: a socket that listens on a port.
+_TCP = ":%04X 0+:0000 0A"
+_UDP = ":%04X 0+:0000 07"
 
 
 def release(data_path_port: int) -> str:
@@ -26,9 +26,9 @@ def release(data_path_port: int) -> str:
     is waited for no longer than some seconds: something else may have it.
     """
     return f"""
-held() {{ grep -qE '{_LISTENING}' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }}
-carries() {{ grep -qE '{_KERNELS % data_path_port}' /proc/net/udp /proc/net/udp6 2>/dev/null; }}
-for i in $(seq 75); do carries || break; sleep 0.2; done
+held() {{ grep -qE '{_TCP % GOSSIP_PORT}' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }}
+carries() {{ grep -qE '{_UDP % data_path_port}' /proc/net/udp /proc/net/udp6 2>/dev/null; }}
+for i in $(seq 100); do carries || break; sleep 0.2; done
 for i in $(seq 10); do held || exit 0; sleep 0.2; done
 if [ -n "$(docker ps -q)" ]; then
   echo 'the engine keeps port {GOSSIP_PORT} of the swarm that it has left, until it is restarted' >&2

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from swarmkit.cluster.ports import release
+from swarmkit.inventory.models import DATA_PATH_PORT
 from tests.conftest import Swarmkit
 from tests.e2e.conftest import BOX, LAB, Lab, bring_box, eventually
 
@@ -49,7 +51,8 @@ def apart(lab: Lab) -> Iterator[None]:
         "docker swarm leave --force >/dev/null 2>&1; rm -rf /etc/docker/daemon.json* /etc/docker/certs.d\n"
         "rm -rf /var/lib/swarmkit/ca /var/lib/swarmkit/registry; sed -i /swarmkit/d /etc/hosts 2>/dev/null\n"
         "if command -v docker >/dev/null; then\n"
-        "  systemctl reset-failed docker; systemctl is-active -q docker || systemctl start docker\nfi"
+        "  systemctl reset-failed docker; systemctl is-active -q docker || systemctl start docker\nfi\n"
+        + release(DATA_PATH_PORT)
     )
     for name in NAMES:
         lab.power("on", name)
