@@ -137,6 +137,9 @@ case $info in
   *'"LocalNodeState":"active"'*) ;;
   *) ss -Hlntup '( sport = :2377 or sport = :7946 or sport = :4789 )' 2>/dev/null |
     while read -r proto state in out local peer users; do
+      pid=${{users#*pid=}}
+      # A check of ours that was interrupted: it ends by itself, and another one shares its ports.
+      grep -qs swarmkit-links "/proc/${{pid%%,*}}/cmdline" && continue
       fact listener "$proto ${{local##*:}} $users"
     done ;;
 esac

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from swarmkit.cluster import links
 from swarmkit.cluster.ports import release
+from swarmkit.inventory import load
+from swarmkit.remote import Fleet
 from tests.conftest import Swarmkit
 from tests.e2e.conftest import Lab
 
@@ -201,6 +204,19 @@ def kept_gossip(lab: Lab, sk: Swarmkit, inventory: Callable[..., Path]) -> Itera
         "rm /etc/systemd/system/docker.service.d/gossip.conf; "
         "systemctl daemon-reload",
     )
+
+
+def test_a_check_of_ports_that_was_interrupted_stops_no_command(
+    lab: Lab, sk: Swarmkit, inventory: Callable[..., Path]
+) -> None:
+    program = Path(links.__file__).with_name("links.pl").read_text()
+    script = f"perl - listen /run/swarmkit-links.test 60 test 7946 <<'END'\n{program}\nEND"
+    with Fleet(load(lab.inventory)) as fleet:
+        # It ends with this connection.
+        host = next(host for host in fleet.inventory.hosts if host.name == "wn1")
+        assert fleet.connection(host).run(script).checked("listening").strip() == "ready"
+        assert "perl" in lab.shell("wn1", "ss -Hlntp 'sport = :7946'")
+        sk("init", "--dry-run", inventory=inventory(m1={}, wn1={}))
 
 
 def test_a_leaving_ends_when_the_port_of_overlay_traffic_is_free(lab: Lab) -> None:
