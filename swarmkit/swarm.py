@@ -10,11 +10,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarmkit.errors import UsageError
 from swarmkit.names import HOST_LABEL, STACK_LABEL
-from swarmkit.remote.engine import Engine
+
+if TYPE_CHECKING:
+    from swarmkit.remote.engine import Engine
 
 SECOND = 1_000_000_000  # the Engine API's durations are nanoseconds
 
