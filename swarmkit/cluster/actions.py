@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from swarmkit.cluster.ports import GOSSIP_PORT
 from swarmkit.images.trust import TrustAction
 from swarmkit.names import CLUSTER_LABEL
 
@@ -80,7 +81,7 @@ class ReleaseGossip(Action):
     """Restart an engine that runs nothing, for it keeps the gossip port of a swarm that it has left."""
 
     phase = Phase.ENGINE
-    title = "restart the engine, which keeps port 7946 of a swarm that it has left"
+    title = f"restart the engine, which keeps port {GOSSIP_PORT} of a swarm that it has left"
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,12 @@ from swarmkit.cluster.health import (
     utc_now,
 )
 from swarmkit.cluster.links import LinkReport, check_links
-from swarmkit.cluster.preflight import preflight
+from swarmkit.cluster.ports import GOSSIP_PORT, MANAGER_PORT
+from swarmkit.cluster.preflight import PACKET_SIZE, preflight
 from swarmkit.cluster.quorum import majority
 from swarmkit.errors import Exit, Unreachable
 from swarmkit.inventory import Host
+from swarmkit.inventory.models import DATA_PATH_PORT
 from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.swarm import Task, moment, nodes, services
 from swarmkit.ui import Ui
@@ -220,11 +222,12 @@ def _authority(view: SwarmView) -> list[Certificate]:
     return certificate("", "swarm", pem.encode())
 
 
-def _ports(links: LinkReport, data_path_port: int = 4789, packet_size: int = 1500) -> str:
+def _ports(links: LinkReport, data_path_port: int = DATA_PATH_PORT, packet_size: int = PACKET_SIZE) -> str:
     which = "" if links.every_pair else " (each with every manager, and with its neighbours in the inventory)"
     return (
-        f"{links.paths} ways between {_count(links.hosts, 'machine')}{which}: 2377/tcp to managers, "
-        f"7946/tcp, 7946/udp, {data_path_port}/udp, packets of {packet_size} bytes"
+        f"{links.paths} ways between {_count(links.hosts, 'machine')}{which}: {MANAGER_PORT}/tcp to "
+        f"managers, {GOSSIP_PORT}/tcp, {GOSSIP_PORT}/udp, {data_path_port}/udp, packets of "
+        f"{packet_size} bytes"
     )
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
-from swarmkit.cluster.ports import GOSSIP_PORT
+from swarmkit.cluster.ports import GOSSIP_PORT, MANAGER_PORT
 from swarmkit.cluster.settings import FACTS as SETTINGS_FACTS
 from swarmkit.cluster.settings import DaemonFacts
 from swarmkit.images.trust import FACTS as TRUST_FACTS
 from swarmkit.images.trust import TrustFacts
 from swarmkit.inventory.addresses import DOCKER_INTERFACES
+from swarmkit.inventory.models import DATA_PATH_PORT
 from swarmkit.remote import RootShell
 
 # There while swarmkit forms a swarm on this machine, until that carries its mark.
@@ -26,6 +27,8 @@ NODE_CERTIFICATE = "/var/lib/docker/swarm/certificates/swarm-node.crt"
 
 # What Swarm needs of a kernel: images, overlay networks, the routing mesh, filtering in bridges.
 MODULES = ("overlay", "vxlan", "ip_vs", "br_netfilter")
+# The ports of which is told who listens there.
+_PORTS = (MANAGER_PORT, GOSSIP_PORT, DATA_PATH_PORT)
 # Any of these locks keeps apt from installing.
 _LOCKS = "/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock"
 
@@ -135,7 +138,7 @@ done
 stat -f -c '%S %b %a %c %d %n' $places 2>/dev/null | while read -r line; do fact disk "$line"; done
 case $info in
   *'"LocalNodeState":"active"'*) ;;
-  *) ss -Hlntup '( sport = :2377 or sport = :7946 or sport = :4789 )' 2>/dev/null |
+  *) ss -Hlntup '( {" or ".join(f"sport = :{port}" for port in _PORTS)} )' 2>/dev/null |
     while read -r proto state in out local peer users; do
       pid=${{users#*pid=}}
       # A check of ours that was interrupted: it ends by itself, and another one shares its ports.

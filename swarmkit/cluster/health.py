@@ -12,6 +12,7 @@ from cryptography import x509
 
 from swarmkit.cluster.facts import HostFacts
 from swarmkit.cluster.findings import Finding, Severity
+from swarmkit.cluster.ports import MANAGER_PORT
 from swarmkit.cluster.preflight import PACKET_SIZE
 from swarmkit.cluster.quorum import Quorum
 from swarmkit.images import CERTS_DIR, REGISTRY_DIR
@@ -167,7 +168,7 @@ def _nodes(view: SwarmView) -> Iterator[Finding]:
                 node.name,
                 f"{text}{f': {message}' if message else ''}",
                 "is the machine up, and its engine (systemctl status docker)? Can it reach the managers on "
-                "2377/tcp? If it is gone for good: swarmkit leave NODE",
+                f"{MANAGER_PORT}/tcp? If it is gone for good: swarmkit leave NODE",
             )
         elif node.availability != "active":
             what = "takes no tasks" if node.availability == "drain" else "takes no new tasks"

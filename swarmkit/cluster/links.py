@@ -17,13 +17,11 @@ from pathlib import Path
 
 from swarmkit.cluster.facts import HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
+from swarmkit.cluster.ports import GOSSIP_PORT, MANAGER_PORT
 from swarmkit.cluster.preflight import PACKET_SIZE
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
 from swarmkit.remote import Fleet, Outcomes
-
-MANAGER_PORT = 2377
-GOSSIP_PORT = 7946
 
 # Between so many hosts every pair is tried, both ways. Among more, every host is tried with every manager
 # and with NEIGHBOURS others on each side of it in the inventory: what a firewall rule for a group of

@@ -41,7 +41,7 @@ from swarmkit.cluster.actions import (
 )
 from swarmkit.cluster.facts import FORMING_FILE, SwarmMembership
 from swarmkit.cluster.plan import ClusterPlan
-from swarmkit.cluster.ports import release
+from swarmkit.cluster.ports import MANAGER_PORT, release
 from swarmkit.cluster.settings import engine_script, write_script
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, Unreachable
 from swarmkit.images.trust import REMOVE as REMOVE_TRUST
@@ -54,7 +54,6 @@ from swarmkit.swarm import Node, nodes
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
-SWARM_PORT = 2377
 # A manager that joins makes the managers elect and copy; a small machine takes its time.
 JOIN_SECONDS = 90
 READY_SECONDS = 60
@@ -217,8 +216,8 @@ class SwarmStage(HostStage):
                 _leave_by_force(work, host)
             case InitSwarm(address=address, settings=settings):
                 body = {
-                    "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
-                    "AdvertiseAddr": f"{address}:{SWARM_PORT}",
+                    "ListenAddr": f"0.0.0.0:{MANAGER_PORT}",
+                    "AdvertiseAddr": f"{address}:{MANAGER_PORT}",
                     "DataPathAddr": address,
                     **settings,
                 }
@@ -323,10 +322,10 @@ def _join(work: Work, engine: Engine, role: str, address: str) -> None:
         with attempt:
             if SwarmMembership.of(engine.get("/info")).state in ("inactive", "error"):
                 body = {
-                    "ListenAddr": f"0.0.0.0:{SWARM_PORT}",
+                    "ListenAddr": f"0.0.0.0:{MANAGER_PORT}",
                     "AdvertiseAddr": address,
                     "DataPathAddr": address,
-                    "RemoteAddrs": [f"{work.plan.founder.private_address}:{SWARM_PORT}"],
+                    "RemoteAddrs": [f"{work.plan.founder.private_address}:{MANAGER_PORT}"],
                     "JoinToken": work.join_tokens["Manager" if role == "manager" else "Worker"],
                 }
                 _post_join(engine, body)
@@ -337,7 +336,7 @@ def _join(work: Work, engine: Engine, role: str, address: str) -> None:
             f"joining has not ended after {JOIN_SECONDS} s: "
             f"{SwarmMembership.of(engine.get('/info')).error or 'no reason given'}",
             where=engine.name,
-            hint=f"can it reach {work.plan.founder.private_address}:{SWARM_PORT}/tcp?",
+            hint=f"can it reach {work.plan.founder.private_address}:{MANAGER_PORT}/tcp?",
         ),
     )
 
@@ -614,7 +613,7 @@ def verify(manager: Engine, hosts: Sequence[Host], known: Sequence[Node] = ()) -
         return not wrong
 
     def explain() -> SwarmkitError:
-        hint = "is the machine up, and can it reach the managers on 2377/tcp?"
+        hint = f"is the machine up, and can it reach the managers on {MANAGER_PORT}/tcp?"
         errors: list[SwarmkitError] = [
             NotConverged(text, where=name, hint=hint) for name, text in wrong.items()
         ]

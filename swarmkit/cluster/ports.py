@@ -1,4 +1,4 @@
-"""The ports that an engine may keep of a swarm that it has left.
+"""The fixed ports of Swarm, and those that an engine may keep of a swarm that it has left.
 
 It lets go of the overlay networks, and so of the port of their traffic, a moment after it has said that it
 has left: a second, or several on machines under load.
@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from swarmkit.cluster.settings import engine_script
 
+# TCP to managers, and TCP and UDP between all nodes (docs.docker.com, "Open protocols and ports between
+# the hosts"); the third one, of overlay traffic, may be chosen.
+MANAGER_PORT = 2377
 GOSSIP_PORT = 7946
 
 # In /proc/net: a socket that listens on a port.

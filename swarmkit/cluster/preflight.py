@@ -11,7 +11,7 @@ from statistics import median_low
 
 from swarmkit.cluster.facts import Disk, HostFacts
 from swarmkit.cluster.findings import Finding, Severity, in_order
-from swarmkit.cluster.ports import GOSSIP_PORT
+from swarmkit.cluster.ports import GOSSIP_PORT, MANAGER_PORT
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
 
@@ -259,7 +259,7 @@ def _ports(host: Host, found: HostFacts, data_path_port: int) -> Iterator[Findin
         return
     wanted = {("tcp", GOSSIP_PORT), ("udp", GOSSIP_PORT), ("udp", data_path_port)}
     if host.is_manager:
-        wanted.add(("tcp", 2377))
+        wanted.add(("tcp", MANAGER_PORT))
     if found.keeps_gossip:
         # Without containers the plan has its restart.
         wanted -= {("tcp", GOSSIP_PORT), ("udp", GOSSIP_PORT)}
