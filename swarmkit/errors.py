@@ -109,3 +109,14 @@ def raise_all(errors: Sequence[SwarmkitError]) -> None:
         raise errors[0]
     if errors:
         raise Problems(errors)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be read or a program not be run, without its name: for the end of a line.
+
+    A ValueError is one of text that is none, or of a path that no file can have.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return (said or type(error).__name__).lower()

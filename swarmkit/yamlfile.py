@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from swarmkit.errors import Problems, SwarmkitError, UsageError, raise_all
+from swarmkit.errors import Problems, SwarmkitError, UsageError, raise_all, reason
 
 
 class Model(BaseModel):
@@ -139,10 +139,7 @@ def read_text(path: Path) -> str:
         raise UsageError("no such file", where=str(path)) from None
     # ValueError: no text, or a path that no file can have.
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        if isinstance(error, UnicodeDecodeError):
-            reason = "it is not text"
-        raise UsageError(f"cannot be read: {reason}", where=str(path)) from None
+        raise UsageError(f"cannot be read: {reason(error)}", where=str(path)) from None
 
 
 def parse(text: str, name: str, tags: frozenset[str] = frozenset()) -> YamlFile:

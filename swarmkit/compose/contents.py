@@ -10,7 +10,7 @@ from swarmkit.compose import models
 from swarmkit.compose.environment import EnvFile, Variables, parse, parse_raw
 from swarmkit.compose.models import ComposeFile, Service
 from swarmkit.compose.paths import is_remote, remote, resolved
-from swarmkit.errors import SwarmkitError
+from swarmkit.errors import SwarmkitError, reason
 from swarmkit.yamlfile import Loc, YamlFile, read_text
 
 # What Swarm takes as the content of a config and of a secret: less than this many bytes (moby/swarmkit,
@@ -71,8 +71,7 @@ class Contents:
             return resolved(self.folder, path).read_bytes()
         # ValueError: a path that no file can have.
         except (OSError, ValueError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            self.errors.append(self.file.error(at, f"{path} cannot be read: {reason}"))
+            self.errors.append(self.file.error(at, f"{path} cannot be read: {reason(error)}"))
             return None
 
     def _variable(self, at: Loc, name: str) -> bytes | None:

@@ -17,7 +17,7 @@ from swarmkit.compose.models import Misplaced
 from swarmkit.compose.paths import resolved
 from swarmkit.deploy.inputs import Input, Inputs, variable
 from swarmkit.deploy.types import Schema, Value
-from swarmkit.errors import SwarmkitError, UsageError, raise_all
+from swarmkit.errors import SwarmkitError, UsageError, raise_all, reason
 from swarmkit.yamlfile import Loc, YamlFile, dotted, parse, read
 
 # Asks for an input's value: (its name, its declaration, what was wrong with the last answer or "") → the
@@ -187,7 +187,7 @@ class _Run:
                 path = paths[name]
                 data = self.given.stdin() if path == "-" else resolved(Path(), path).read_bytes()
             except OSError as error:
-                return _refused(where, f"{path} cannot be read: {(error.strerror or str(error)).lower()}")
+                return _refused(where, f"{path} cannot be read: {reason(error)}")
         elif variable(name) in self.given.environment:
             where = variable(name)
             # As it was: the environment may hold what is not UTF-8.

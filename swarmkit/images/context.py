@@ -19,7 +19,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import IO
 
-from swarmkit.errors import UsageError
+from swarmkit.errors import UsageError, reason
 
 # What a Dockerfile from outside of the context is called inside.
 OUTSIDE = ".swarmkit.Dockerfile"
@@ -57,7 +57,7 @@ def packed(folder: Path, dockerfile: str = "Dockerfile") -> Iterator[Context]:
         recipe = recipe_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the Dockerfile cannot be read: {_why(error)}",
+            f"the Dockerfile cannot be read: {reason(error)}",
             where=str(recipe_file),
             hint="name another one with `build: {dockerfile: …}`",
         ) from None
@@ -99,7 +99,7 @@ def _ignored(root: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise _ReadError(file, _why(error)) from None
+        raise _ReadError(file, reason(error)) from None
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -120,7 +120,7 @@ def _add(tar: tarfile.TarFile, root: Path, name: str) -> None:
                 tar.addfile(_entry(name, size=size, executable=executable), content)
         # Sockets, pipes and devices have no place in an image.
     except OSError as error:
-        raise _ReadError(path, _why(error)) from None
+        raise _ReadError(path, reason(error)) from None
 
 
 def _entry(
@@ -131,9 +131,3 @@ def _entry(
     entry.size = size
     entry.mode = 0o755 if executable else 0o644
     return entry
-
-
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8 text"
-    return (error.strerror or type(error).__name__).lower()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarmkit.errors import OperationFailed, UsageError
+from swarmkit.errors import OperationFailed, UsageError, reason
 
 # What docker's configuration calls Docker Hub.
 _HUB = "https://index.docker.io/v1/"
@@ -55,8 +55,8 @@ class Credentials:
         except FileNotFoundError:
             return cls("", {}, given)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"docker's configuration cannot be read: {reason}", where=str(path)) from None
+            message = f"docker's configuration cannot be read: {reason(error)}"
+            raise UsageError(message, where=str(path)) from None
         return cls(str(path), _mapping(text, str(path)), given)
 
     def header(self, image: str) -> str | None:
@@ -95,10 +95,8 @@ class Credentials:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            reason = f"no answer in {HELPER_SECONDS} s"
-            if isinstance(error, OSError):
-                reason = (error.strerror or type(error).__name__).lower()
-            raise OperationFailed(f"{program} cannot be asked for credentials: {reason}", hint=hint) from None
+            why = reason(error) if isinstance(error, OSError) else f"no answer in {HELPER_SECONDS} s"
+            raise OperationFailed(f"{program} cannot be asked for credentials: {why}", hint=hint) from None
         if done.returncode:
             # Both streams: helpers differ. What they say otherwise is not repeated, it may be secret.
             if _NOT_FOUND.encode() in done.stdout + done.stderr:
