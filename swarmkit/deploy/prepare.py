@@ -102,10 +102,11 @@ def prepare(
     found, unresolved = pins(engine, desired, live, resolve_image, credentials, stand_ins)
     for warning in (*dropped, *unresolved):
         ui.warn(warning)
+    desired = pinned(desired, found)
     left = orphans(desired, live) if not chosen else []
-    _check(engine, ui, at_live_scale(pinned(desired, found), live), left if prune else (), beside)
-    built = build_images(swarm, ui, stack, sources, dry_run=dry_run)
-    desired = pinned(desired_with({**stand_ins, **built})[0], found)
+    _check(engine, ui, at_live_scale(desired, live), left if prune else (), beside)
+    if built := build_images(swarm, ui, stack, sources, dry_run=dry_run):
+        desired = pinned(desired_with({**stand_ins, **built})[0], found)
     if left and not prune:
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
 
