@@ -133,14 +133,15 @@ class Ui:
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """Lines that change as work goes on; on anything but a terminal that can, a line a change."""
-        can_draw = self._stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-        if not can_draw or self._live is not None:
+        # rich is not imported for a terminal that there is not.
+        console = self._console(self._stderr) if self._stderr.isatty() and self._live is None else None
+        if console is None or console.is_dumb_terminal:
             yield Progress(self.say, self.debug)
             return
         from rich.console import Group
         from rich.text import Text
 
-        self._live = console = self._console(self._stderr)
+        self._live = console
         try:
             with console.status("") as status:
 
