@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,19 +114,21 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.05)
 
 
-@contextmanager
-def swarm_of_one(lab: Lab, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Swarmkit]:
-    """The command, run in `folder`, on a swarm of the lab's first machine, which has the base image."""
-    path = folder / "inventory.yml"
-    known = str(lab.inventory.parent / "known_hosts")
-    path.write_text(
-        yaml.safe_dump({"cluster": folder.name, "known_hosts": known, "managers": [lab.host("m1")]})
-    )
-    sk = Swarmkit(lab.swarmkit.environment | dict(environment or {}), path, folder=folder)
-    sk("init")
-    lab.shell("m1", "docker load -q </var/lib/swarmkit/images/base.tar")
-    yield sk
-    sk("reset")
+# A stack with a key of every kind that Swarm has.
+EVERYTHING = Path(__file__).with_name("everything.yml")
+
+
+def deploy_everything(sk: Swarmkit) -> str:
+    """Deploy a stack that uses all there is, see that a second time changes nothing, and remove it.
+
+    What the first time said on standard error.
+    """
+    options = ("--name", "all", "--resolve-image", "never", "--timeout", "30", "-o", "json")
+    first, second = (sk("stack", "up", str(EVERYTHING), *options) for _ in range(2))
+    assert first.json["converged"]
+    assert second.json["changed"] == 0
+    sk("stack", "down", "all")
+    return first.stderr
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
-from tests.e2e.test_deploy import EVERYTHING
+from tests.e2e.conftest import Lab, deploy_everything, eventually
 from tests.e2e.test_story import answers, web, web_tasks
 
 pytestmark = pytest.mark.soak
@@ -88,23 +87,9 @@ def test_a_stack_comes_up_and_answers_from_several_nodes(lab: Lab, sk: Swarmkit)
 
 
 def test_an_engine_keeps_all_that_it_is_sent(release: str, sk: Swarmkit) -> None:
-    everything = (
-        "stack",
-        "up",
-        str(EVERYTHING),
-        "--name",
-        "all",
-        "--resolve-image",
-        "never",
-        "--timeout",
-        "30",
-    )
-    first = sk(*everything, "-o", "json")
-    assert first.json["converged"]
+    said = deploy_everything(sk)
     for newer in ("oom_score_adj", "healthcheck.start_interval", "volumes[].volume.subpath"):
-        assert (f"service web: {newer}: ignored" in first.stderr) == (release == "12")
-    assert sk(*everything, "-o", "json").json["changed"] == 0
-    sk("stack", "down", "all")
+        assert (f"service web: {newer}: ignored" in said) == (release == "12")
 
 
 def test_it_scales(lab: Lab, sk: Swarmkit) -> None:

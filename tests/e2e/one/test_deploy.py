@@ -11,30 +11,16 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually, swarm_of_one
+from tests.e2e.conftest import Lab, deploy_everything, eventually
 from tests.terminal import typed
 
 IMAGE = "swarmkit/base:13"
-EVERYTHING = Path(__file__).with_name("everything.yml")
-
-
-@pytest.fixture(scope="module")
-def lab(machines: Callable[[int], Lab]) -> Lab:
-    return machines(1)
-
-
-@pytest.fixture(scope="module")
-def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    """The command, on a swarm of one machine."""
-    with swarm_of_one(lab, tmp_path_factory.mktemp("deploy")) as sk:
-        yield sk
 
 
 def service(**changed: Any) -> dict[str, Any]:
@@ -352,20 +338,6 @@ def test_moby_29293_up_straight_after_down_works_and_down_leaves_nothing(lab: La
 
 def test_an_engine_keeps_all_that_it_is_sent(sk: Swarmkit) -> None:
     """Otherwise a second `up` would find changes; what the engine would drop is not sent, which is said."""
-    everything = (
-        "stack",
-        "up",
-        str(EVERYTHING),
-        "--name",
-        "all",
-        "--resolve-image",
-        "never",
-        "--timeout",
-        "30",
-    )
-    first = sk(*everything, "-o", "json")
-    assert first.json["converged"]
-    assert "service web: oom_score_adj: ignored" in first.stderr
-    assert "start_interval" not in first.stderr
-    assert sk(*everything, "-o", "json").json["changed"] == 0
-    sk("stack", "down", "all")
+    said = deploy_everything(sk)
+    assert "service web: oom_score_adj: ignored" in said
+    assert "start_interval" not in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import yaml
 
 from swarmkit.names import SECRET_LABEL, SPEC_LABEL
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, swarm_of_one
+from tests.e2e.conftest import Lab
 from tests.twenty import FILES
 
 IMAGE = "swarmkit/base:13"
@@ -24,15 +23,9 @@ pytestmark = pytest.mark.soak
 
 
 @pytest.fixture(scope="module")
-def lab(machines: Callable[[int], Lab]) -> Lab:
-    return machines(1)
-
-
-@pytest.fixture(scope="module")
-def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    with swarm_of_one(lab, tmp_path_factory.mktemp("pairs")) as sk:
-        lab.shell("m1", f"docker tag {IMAGE} y:latest; docker tag {IMAGE} y:2; docker tag {IMAGE} x:latest")
-        yield sk
+def sk(lab: Lab, sk: Swarmkit) -> Swarmkit:
+    lab.shell("m1", f"docker tag {IMAGE} y:latest; docker tag {IMAGE} y:2; docker tag {IMAGE} x:latest")
+    return sk
 
 
 def written(sk: Swarmkit, number: int) -> str:

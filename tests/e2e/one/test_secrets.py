@@ -10,16 +10,16 @@ import base64
 import json
 import lzma
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 
 import pytest
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, swarm_of_one
+from tests.e2e.conftest import Lab
 from tests.terminal import typed
 
 # Nothing but our own registry answers for it, and the node has it already.
@@ -160,8 +160,8 @@ def watched(lab: Lab, told: Told) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def told(machines: Callable[[int], Lab], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    lab, folder = machines(1), tmp_path_factory.mktemp("secrets")
+def told(lab: Lab, sk: Swarmkit) -> Told:
+    folder = sk.folder
     for name in ("home", "temporary", "given", "app"):
         (folder / name).mkdir()
     told = Told()
@@ -174,12 +174,12 @@ def told(machines: Callable[[int], Lab], tmp_path_factory: pytest.TempPathFactor
         "TMPDIR": str(folder / "temporary"),
         "DOCKER_CONFIG": str(folder / "given"),
     }
-    with swarm_of_one(lab, folder, environment) as sk:
-        lab.shell("m1", f"touch /run/began; docker tag swarmkit/base:13 {IMAGE}\n{REGISTRY}")
-        with watched(lab, told):
-            live(Life(lab, sk, folder, told))
-        told.node_files = lab.shell("m1", FILES)
-        told.who_came = lab.shell("m1", "cat /run/who-came; systemctl stop fake-registry")
+    sk = replace(sk, environment=sk.environment | environment)
+    lab.shell("m1", f"touch /run/began; docker tag swarmkit/base:13 {IMAGE}\n{REGISTRY}")
+    with watched(lab, told):
+        live(Life(lab, sk, folder, told))
+    told.node_files = lab.shell("m1", FILES)
+    told.who_came = lab.shell("m1", "cat /run/who-came; systemctl stop fake-registry")
     given = folder / "given"
     told.files = {
         path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and given not in path.parents

@@ -6,16 +6,14 @@ Here is what only a swarm can prove and no other test does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, swarm_of_one
+from tests.e2e.conftest import Lab
 
 IMAGE = "swarmkit/base:13"
 # Answers whatever it is asked with "who are you?", as a private registry does.
@@ -34,17 +32,6 @@ while (my $client = $server->accept) {
     close $client;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def lab(machines: Callable[[int], Lab]) -> Lab:
-    return machines(1)
-
-
-@pytest.fixture(scope="module")
-def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    with swarm_of_one(lab, tmp_path_factory.mktemp("asked-for")) as sk:
-        yield sk
 
 
 def service(script: str = "exec sleep 1000", **more: Any) -> dict[str, Any]:
