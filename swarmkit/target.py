@@ -106,7 +106,8 @@ def opened(
     What such a command has begun goes on through another manager where one is lost. `secrets` may be such
     as ask nobody. Raises Unreachable where no manager answers.
     """
-    from swarmkit.cluster.managers import LastingEngine, manager_engine
+    from swarmkit.cluster.lasting import LastingEngine
+    from swarmkit.cluster.managers import manager_engine
 
     if mutates:
         announce(target, ui)

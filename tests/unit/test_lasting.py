@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from swarmkit.cluster.managers import PATIENCE_SECONDS, LastingEngine
+from swarmkit.cluster.lasting import PATIENCE_SECONDS, LastingEngine
 from swarmkit.errors import Unreachable
 from swarmkit.remote import Engine, EngineError
 
