@@ -173,6 +173,15 @@ class Service:
         return str((self.raw.get("UpdateStatus") or {}).get("State", ""))
 
     @property
+    def is_halted(self) -> bool:
+        """Whether the swarm has given up the last update, or its rollback, half-way.
+
+        Some tasks may be of another spec. It stops one that fails (`failure_action: pause`, the default), and
+        a rollback that fails itself, and goes on only once the service is updated anew.
+        """
+        return self.update_state in ("paused", "rollback_paused")
+
+    @property
     def update_status(self) -> Mapping[str, Any] | None:
         """How the last update of the spec goes or went (Engine API, UpdateStatus); None before any."""
         return self.raw.get("UpdateStatus")

@@ -255,7 +255,7 @@ def _loops(view: SwarmView) -> Iterator[Finding]:
 
 def _updates(view: SwarmView) -> Iterator[Finding]:
     for service in view.services:
-        if service.update_state in ("paused", "rollback_paused"):
+        if service.is_halted:
             yield Finding(
                 "update-paused",
                 WARNING,

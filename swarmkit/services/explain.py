@@ -144,18 +144,10 @@ def troubled(service: Service, tasks: Sequence[Task]) -> list[Task]:
 
 
 def halted(service: Service) -> Explanation | None:
-    """Why a service's update goes no further, though it may not be complete; None where it was not stopped.
-
-    Swarm stops one that fails (`failure_action: pause`, the default), and a rollback that fails itself. It
-    goes on only once the service is updated anew.
-    """
-    match service.update_state:
-        case "paused":
-            what = "update"
-        case "rollback_paused":
-            what = "rollback"
-        case _:
-            return None
+    """Why a service's update goes no further, though it is not complete; None where that is not so."""
+    if not service.is_halted:
+        return None
+    what = "rollback" if service.update_state == "rollback_paused" else "update"
     return Explanation(
         STANDS_STILL,
         service.update_message or f"the {what} was paused",

@@ -12,12 +12,11 @@ from swarmkit.compose.convert import BUILT_IN_NETWORKS, DesiredService, DesiredS
 from swarmkit.deploy.plan.differences import differences, readable
 from swarmkit.deploy.plan.model import Change, Fields, LiveStack, name_of, removal, targets
 from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SPEC_LABEL
+from swarmkit.swarm import Service
 
 # Labels that say what was sent; of no interest to people where something else changes as well.
 _MARKS = tuple(f"labels.{label}" for label in (SPEC_LABEL, REPLICAS_LABEL, IMAGE_LABEL))
 _MODES = {"replicatedjob": "replicated-job", "globaljob": "global-job"}
-# Of an update, or of its rollback, that the swarm has given up half-way: some tasks are of another spec.
-_STOPPED = ("paused", "rollback_paused")
 _JOB_NOTE = "a job: what it does cannot be undone"
 
 
@@ -80,7 +79,7 @@ class ServicePlanner:
             yield from _made_again(spec, found, fields)
             return
         by_hand = frozenset(self._by_hand(name, held, now, fields, same=same))
-        if not fields and (found.get("UpdateStatus") or {}).get("State") in _STOPPED:
+        if not fields and Service.of(found).is_halted:
             # To be sent its spec again starts it anew (moby/swarmkit, UpdateService).
             fields = {"update": {"from": "stopped", "to": "resumed"}}
         if not fields and (not marks or is_job(spec)):
