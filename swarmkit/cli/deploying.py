@@ -160,7 +160,7 @@ def up(
                 plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
             changes += plan.changes
             notes += plan.notes
-        known = after(swarm.engine, *planned) if dry_run else None
+        known = after(swarm.engine, *planned, gone=prepared.gone) if dry_run else None
         changes += follow_routes(swarm, ui, timeout=timeout, dry_run=dry_run, known=known)
         deployment = Deployment(instance, changes, not dry_run, seconds(), notes)
         if dry_run:
@@ -344,7 +344,7 @@ def rollback(
             # What it leaves is what it returns from: there is nothing better to go back to.
             options = Options(timeout, doing, rollback=False, lock_wait=lock_wait, break_lock=break_lock)
             plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
-        known = after(swarm.engine, prepared.desired) if dry_run else None
+        known = after(swarm.engine, prepared.desired, gone=prepared.gone) if dry_run else None
         balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=dry_run, known=known)
         deployment = Deployment(stack, [*plan.changes, *balancing], not dry_run, seconds(), plan.notes)
         if dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from swarmkit.compose.convert import DesiredStack
 from swarmkit.deploy import history
@@ -36,10 +36,10 @@ def observe(engine: Engine, stack: str) -> LiveStack:
     )
 
 
-def after(engine: Engine, *desired: DesiredStack) -> list[Service]:
-    """The swarm's services as they will be once these stacks are deployed."""
-    wanted = {service.name for stack in desired for service in stack.services}
-    others = [service for service in services(engine) if service.name not in wanted]
+def after(engine: Engine, *desired: DesiredStack, gone: Collection[str] = ()) -> list[Service]:
+    """The swarm's services as they will be once these stacks are deployed and those in `gone` removed."""
+    replaced = {service.name for stack in desired for service in stack.services}.union(gone)
+    others = [service for service in services(engine) if service.name not in replaced]
     return others + [
         Service.of({"ID": one.name, "Spec": one.spec}) for stack in desired for one in stack.services
     ]

@@ -57,6 +57,12 @@ class Prepared:
         return frozenset(service.name for service in self.desired.services)
 
     @property
+    def gone(self) -> frozenset[str]:
+        """The services that the plan removes for good."""
+        removed = {one.name for one in self.plan.changes if one.kind == "service" and one.action == "remove"}
+        return frozenset(removed) - self.services
+
+    @property
     def wanted(self) -> Dependencies:
         return dependencies(self.desired)
 
@@ -139,6 +145,7 @@ def _check(
 ) -> None:
     errors = refusals(engine, ui, desired, pruned, beside)
     wanted = {service.name for service in desired.services}
+    found = routes(after(engine, *beside, desired, gone=pruned))
     # Another stack's mistakes are not this one's.
-    errors += [error for error in routes(after(engine, *beside, desired)).errors if error.where in wanted]
+    errors += [error for error in found.errors if error.where in wanted]
     raise_all(errors)

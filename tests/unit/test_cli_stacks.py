@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from swarmkit.cli.deploying import standing
 from swarmkit.cli.main import main
+from swarmkit.deploy.plan import Change
 from swarmkit.swarm import Service
 from swarmkit.target import Swarm, Target
 from tests.unit.memoryengine import MemoryEngine
@@ -267,6 +268,55 @@ def test_a_dry_run_sees_that_two_new_stacks_want_one_port(
         file.write_text(file.read_text().replace("image: x", "image: x, ports: ['80:80']"))
     error = command.error("stack", "up", str(needing), *OFFLINE, "--dry-run", code=2)
     assert error["message"] == "port 80/tcp is published by db_a already"
+
+
+# ---------------------------------------------------------------- routes
+
+
+ROUTED = "{image: x, deploy: {labels: {swarmkit.lb.port: 80}, update_config: {monitor: 1ms}}}"
+
+
+@pytest.fixture
+def routed(monkeypatch: pytest.MonkeyPatch, engine: MemoryEngine) -> list[list[str]]:
+    """The services that the balancer was told to go by, one list a time."""
+    engine.post("/networks/create", {"Name": "swarmkit-edge"})
+    told: list[list[str]] = []
+
+    def follow_routes(*_: object, known: Sequence[Service] | None = None, **__: object) -> Sequence[Change]:
+        told.append([service.name for service in known or ()])
+        return []
+
+    monkeypatch.setattr("swarmkit.balancer.deploy.follow_routes", follow_routes)
+    return told
+
+
+def test_a_dry_run_counts_no_routes_of_services_that_would_go(
+    command: Command, tmp_path: Path, engine: MemoryEngine, routed: list[list[str]]
+) -> None:
+    file = tmp_path / "app.yml"
+    for services in ("web: {image: x}", f"web: {{image: x}}, old: {ROUTED}"):
+        file.write_text(f"services: {{{services}}}\n")
+        command("stack", "up", str(file), *OFFLINE)
+    routed.clear()
+    command("stack", "rollback", "app", "--dry-run")
+    file.write_text("services: {web: {image: x}}\n")
+    command("stack", "up", str(file), *OFFLINE, "--dry-run", "--prune")
+    command("stack", "up", str(file), *OFFLINE, "--dry-run")
+    assert routed == [["app_web"], ["app_web"], ["app_old", "app_web"]]
+    assert set(engine.held["services"]) == {"app_web", "app_old"}
+
+
+@pytest.mark.usefixtures("routed")
+def test_a_route_goes_to_another_service_where_the_one_that_had_it_is_pruned(
+    command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "app.yml"
+    file.write_text(f"services: {{a: {ROUTED}}}\n")
+    command("stack", "up", str(file), *OFFLINE)
+    file.write_text(f"services: {{b: {ROUTED}}}\n")
+    command("stack", "up", str(file), *OFFLINE, code=2)
+    assert "app_b: app_a already has the route any host/" in command.err
+    command("stack", "up", str(file), *OFFLINE, "--prune")
 
 
 # ---------------------------------------------------------------- what became of it
