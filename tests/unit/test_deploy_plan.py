@@ -72,6 +72,33 @@ def test_what_is_as_it_should_be_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("volumes: ['/a:/t', '/b:/u']", "volumes: ['/b:/u', '/a:/t']"),
+        ("ports: ['80:80', '90:90']", "ports: ['90:90', '80:80']"),
+        ("environment: [A=a, B=b]", "environment: [B=b, A=a]"),
+        ("networks: {n: {aliases: [a, b]}, m: }", "networks: {m: , n: {aliases: [b, a]}}"),
+        ("configs: [c, d]", "configs: [d, c]"),
+        ("cap_add: [A, B]", "cap_add: [B, A]"),
+        (
+            "deploy: {placement: {constraints: [node.role == worker, node.labels.a == b]}}",
+            "deploy: {placement: {constraints: [node.labels.a == b, node.role == worker]}}",
+        ),
+    ],
+)
+def test_another_order_of_what_has_none_replaces_no_task(old: str, new: str) -> None:
+    top = "networks: {n: , m: }\nconfigs: {c: {content: x}, d: {content: y}}\n"
+    before, after = (f"services: {{web: {{image: x, {one}}}}}\n{top}" for one in (old, new))
+    assert planned(stack(after), deployed(before).live()) == []
+
+
+@pytest.mark.parametrize(("old", "new"), [("command: a b", "command: b a"), ("dns: [a, b]", "dns: [b, a]")])
+def test_another_order_of_what_has_one_is_a_change(old: str, new: str) -> None:
+    before, after = (f"services: {{web: {{image: x, {one}}}}}" for one in (old, new))
+    assert len(fields(before, after)) == 1
+
+
+@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ("deploy: {replicas: 3}", "deploy: {replicas: 7}", {"replicas": (3, 7)}),

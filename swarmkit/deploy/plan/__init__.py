@@ -8,7 +8,7 @@ The rules:
 - The number of replicas that runs is kept, unless the file's own number has changed since it was last
   deployed (the label `swarmkit.replicas`).
 - The engine adds defaults, leaves out what is empty, sorts, and writes ids for the names of networks:
-  none of these is a difference.
+  none of these is a difference, nor is another order in the file of what has none, such as mounts.
 - A service cannot turn from replicated to global or back, and a network cannot change at all: what
   cannot change is removed and made again, early.
 - What is in the swarm and not in the file stays, unless it is to be pruned.

@@ -111,6 +111,17 @@ def readable(spec: Mapping[str, Any], network_names: Mapping[str, str]) -> dict[
     }
 
 
+def unordered(spec: Mapping[str, Any]) -> Any:
+    """A spec in a form that is the same for two between which `differences` sees none but in their order."""
+
+    def sort(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {inner: sort(inner, one) for inner, one in value.items()}
+        return sorted(value) if key in _UNORDERED and isinstance(value, list) else value
+
+    return sort("", readable(spec, {}))
+
+
 def _port(port: Mapping[str, Any]) -> str:
     """`8080:80/tcp host`, with what the engine takes for granted where something is not there."""
     published = f"{port['PublishedPort']}:" if port.get("PublishedPort") else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swarmkit.compose.convert import BUILT_IN_NETWORKS, DesiredService, DesiredStack, Spec
-from swarmkit.deploy.plan.differences import differences, readable
+from swarmkit.deploy.plan.differences import differences, readable, unordered
 from swarmkit.deploy.plan.model import Change, Fields, LiveStack, name_of, removal, targets
 from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SPEC_LABEL
 from swarmkit.swarm import Service
@@ -21,9 +21,13 @@ _JOB_NOTE = "a job: what it does cannot be undone"
 
 
 def fingerprint(spec: Spec) -> str:
-    """SHA-256 of a spec's canonical JSON, not counting the labels that swarmkit adds to it."""
+    """SHA-256 of what a spec means, in canonical JSON, not counting the labels that swarmkit adds to it.
+
+    So the order of what has none, such as mounts, is of no account: Swarm would replace all tasks for it.
+    """
     labels = {key: value for key, value in spec["Labels"].items() if key not in (SPEC_LABEL, REPLICAS_LABEL)}
-    text = json.dumps({**spec, "Labels": labels}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    meant = unordered({**spec, "Labels": labels})
+    text = json.dumps(meant, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
