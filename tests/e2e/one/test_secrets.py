@@ -1,7 +1,8 @@
 """Secrets on a real swarm: their values are in the containers that get them, and nowhere else.
 
-A stack that takes secrets in every way is deployed, changed, and fails and returns once, while the
-processes here and on the node are watched; the tests look for the values in all that was left.
+A stack that takes secrets in every way is deployed, changed, fails and returns once, is rolled back and
+removed, while the processes here and on the node are watched; the tests look for the values in all that was
+left.
 """
 
 from __future__ import annotations
@@ -246,12 +247,15 @@ def live(life: Life) -> None:
     for command in ("history", "ps", "logs"):
         life("stack", command, "app")
     life("service", "explain", "app")
+    life("stack", "rollback", "app", "--dry-run", "-v")
+    life("stack", "rollback", "app", "-v")
     told.swarm = life.lab.shell("m1", SWARM)
     told.configs = [
         base64.b64decode(one["Spec"]["Data"])
         for one in json.loads(life.lab.shell("m1", "docker config ls -q | xargs docker config inspect"))
     ]
     mistakes(life)
+    life("stack", "down", "app", "-v")
 
 
 def mistakes(life: Life) -> None:
@@ -297,6 +301,7 @@ def test_what_is_searched_would_have_them(told: Told) -> None:
 
 def test_no_output_tells_them(told: Told) -> None:
     assert "rolled back" in told.output or "returning app to what it was" in told.output
+    assert "app: gone" in told.output
     assert told.betrayed_by(told.output) == []
 
 
