@@ -120,3 +120,20 @@ def reason(error: OSError | ValueError) -> str:
         return "it is not UTF-8 text"
     said = error.strerror if isinstance(error, OSError) else str(error)
     return (said or type(error).__name__).lower()
+
+
+def shown(value: object) -> str:
+    """A value of a YAML file as an error message shows it."""
+    match value:
+        case None:
+            return "nothing"
+        case str():
+            return f'"{value}"'
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return str(value)

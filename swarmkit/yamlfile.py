@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from swarmkit.errors import Problems, SwarmkitError, UsageError, raise_all, reason
+from swarmkit.errors import Problems, SwarmkitError, UsageError, raise_all, reason, shown
 
 
 class Model(BaseModel):
@@ -300,16 +300,4 @@ def _message(kind: str, message: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case str():
-            return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}…"'
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case _:
-            return str(value)
+    return shown(f"{value[:57]}…" if isinstance(value, str) and len(value) > 60 else value)

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from swarmkit.compose.units import duration, nano_cpus, shown, size
+from swarmkit.compose.units import duration, nano_cpus, size
+from swarmkit.errors import shown
 from swarmkit.yamlfile import Loc, Model, dotted
 
 KEY = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)

@@ -6,6 +6,8 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
+from swarmkit.errors import shown
+
 _NANOSECONDS = {
     "ns": 1,
     "us": 1_000,
@@ -65,20 +67,3 @@ def nano_cpus(value: object) -> int:
                 raise ValueError(f"a CPU can be divided into billionths at most, got {shown(value)}")
             return int(nano)
     raise ValueError(f'expected a number of CPUs such as 0.5 or "2", got {shown(value)}')
-
-
-def shown(value: object) -> str:
-    """A value of a YAML file as an error message shows it."""
-    match value:
-        case None:
-            return "nothing"
-        case str():
-            return f'"{value}"'
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case _:
-            return str(value)

@@ -19,9 +19,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from swarmkit.compose.models import Misplaced
-from swarmkit.compose.units import shown
 from swarmkit.deploy.types import Schema
-from swarmkit.errors import SwarmkitError, raise_all
+from swarmkit.errors import SwarmkitError, raise_all, shown
 from swarmkit.yamlfile import Loc, read, validation_errors
 
 # What templates have besides their inputs.

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator
 
 from swarmkit.compose.models import Misplaced
 from swarmkit.compose.units import duration as go_duration
-from swarmkit.compose.units import shown
+from swarmkit.errors import shown
 from swarmkit.yamlfile import Loc, Model
 
 TypeName = Literal[
