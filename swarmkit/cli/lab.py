@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -284,12 +284,7 @@ def stop(context: typer.Context, node: NodeName, name: Name = None) -> None:
     """Switch a node off at once, as pulling its plug would."""
     from swarmkit.lab import lifecycle
 
-    ui = globals_of(context).ui
-    with _client() as client:
-        lab = _chosen(client, name)
-        ui.say(f"lab {lab.name}")
-        changed = lifecycle.stop(client, lab, node)
-    _switched(ui, lab, node, changed, "off")
+    _switch(globals_of(context).ui, node, name, "off", lifecycle.stop)
 
 
 @app.command()
@@ -297,14 +292,15 @@ def start(context: typer.Context, node: NodeName, name: Name = None) -> None:
     """Switch a node on, and wait until it can be used."""
     from swarmkit.lab import lifecycle
 
-    ui = globals_of(context).ui
+    _switch(globals_of(context).ui, node, name, "on", lifecycle.start)
+
+
+def _switch(
+    ui: Ui, node: str, name: str | None, state: str, switch: Callable[[DockerClient, Lab, str], bool]
+) -> None:
     with _client() as client:
         lab = _chosen(client, name)
         ui.say(f"lab {lab.name}")
-        changed = lifecycle.start(client, lab, node)
-    _switched(ui, lab, node, changed, "on")
-
-
-def _switched(ui: Ui, lab: Lab, node: str, changed: bool, state: str) -> None:
+        changed = switch(client, lab, node)
     text = f"{node} is {state}" if changed else f"nothing to do: {node} is {state} already"
     ui.result({"name": lab.name, "node": node, "changed": int(changed)}, text)
