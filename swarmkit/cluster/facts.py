@@ -87,12 +87,10 @@ if [ -n "$absent" ] && [ -d "/lib/modules/$release" ]; then
     done
 fi
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-  fact cgroup 2
   first /sys/fs/cgroup/cgroup.controllers
   case " $line " in *' memory '*) fact cgroup.memory yes ;; esac
-else
-  if [ -d /sys/fs/cgroup/unified ]; then fact cgroup hybrid; else fact cgroup 1; fi
-  if [ -d /sys/fs/cgroup/memory ]; then fact cgroup.memory yes; fi
+elif [ -d /sys/fs/cgroup/memory ]; then
+  fact cgroup.memory yes
 fi
 for package in docker.io docker-ce podman-docker; do
   if [ -e /var/lib/dpkg/info/$package.list ]; then fact package $package; fi
@@ -271,9 +269,9 @@ class Clock:
 class HostFacts:
     """A host as found. `engine_version` is empty where no engine answers.
 
-    `modules` are those of MODULES that the kernel has or can load; `cgroup` is 1, 2 or hybrid; memory in
-    bytes; `apt_lock` says who keeps apt from working; `firewalls` are the tools that can open a port
-    there, the one that is in charge first; `containers` is how many run.
+    `modules` are those of MODULES that the kernel has or can load; memory in bytes; `apt_lock` says who
+    keeps apt from working; `firewalls` are the tools that can open a port there, the one that is in charge
+    first; `containers` is how many run.
     """
 
     os_id: str
@@ -295,7 +293,6 @@ class HostFacts:
     machine_id: str = ""
     kernel: str = ""
     modules: frozenset[str] = frozenset(MODULES)
-    cgroup: str = ""
     has_memory_cgroup: bool = True
     memory: int = 0
     memory_available: int = 0
@@ -373,7 +370,6 @@ class HostFacts:
             machine_id=single.get("machine-id", ""),
             kernel=single.get("kernel", ""),
             modules=modules,
-            cgroup=single.get("cgroup", ""),
             has_memory_cgroup="cgroup.memory" in single,
             memory=1024 * (_number(memory.get("MemTotal", "")) or 0),
             memory_available=1024 * (_number(memory.get("MemAvailable", "")) or 0),

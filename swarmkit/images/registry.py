@@ -63,15 +63,6 @@ def ensure_registry(
     return built or changed
 
 
-def remove_volume(engine: Engine) -> None:
-    """Delete the registry's data from a machine that is in no swarm any more."""
-    try:
-        engine.delete(f"/volumes/{VOLUME}", {"force": True})
-    except EngineError as error:
-        if error.status != 404:
-            raise
-
-
 def service_spec(node_id: str, image: str, authority: str) -> dict[str, Any]:
     """The service as the Engine API takes it; a label holds the hash of all the rest."""
     files = [

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from swarmkit.errors import UsageError
 from swarmkit.inventory import Role
 
-DEFAULT_NAME = "lab"
-
 # What a node can be: a Debian release, or `sid`, Debian 13 with the Docker Engine of Debian unstable.
 RELEASES = ("12", "13", "sid")
 DEFAULT_RELEASE = "13"

@@ -24,7 +24,7 @@ from swarmkit.images import CA_DIR, CERTS_DIR, REGISTRY_DIR, REGISTRY_NAME, REGI
 from swarmkit.images.base import image_id
 from swarmkit.images.build import ImageRef, build_and_push, find_built
 from swarmkit.images.distribute import pull
-from swarmkit.images.registry import SERVICE, ensure_registry, remove_volume
+from swarmkit.images.registry import SERVICE, VOLUME, ensure_registry
 from swarmkit.images.trust import FACTS, REMOVE, TrustFacts, apply_trust, plan_trust
 from swarmkit.inventory import Host, Role
 from swarmkit.remote import Engine, EngineError, Finished, Outcomes
@@ -96,7 +96,8 @@ class Cluster:
         while self.engine.get("/containers/json", {"all": True, "filters": filters}):
             assert time.monotonic() < deadline, "the registry's container does not end"
             time.sleep(0.2)
-        remove_volume(self.engine)
+        with suppress(EngineError):
+            self.engine.delete(f"/volumes/{VOLUME}", {"force": True})
         self.shell.run(REMOVE).checked("removing")
         filters = json.dumps({"label": ["swarmkit.image=test/App"]})
         for image in self.engine.get("/images/json", {"filters": filters}):

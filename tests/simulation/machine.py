@@ -77,7 +77,6 @@ class Machine:
             ("nic", "eth0 1500 virtio_net"),
             ("memory", "MemTotal 4000000"),
             ("memory", "MemAvailable 3000000"),
-            ("cgroup", "2"),
             ("cgroup.memory", "yes"),
             ("disk", "4096 10000000 8000000 2000000 1900000 /var/lib/docker"),
             ("systemd", "yes"),

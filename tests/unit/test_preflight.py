@@ -49,7 +49,6 @@ def sound(host: Host, **changed: Any) -> HostFacts:
         trust=TrustFacts(),
         machine_id=f"id-{host.name}",
         kernel="6.12",
-        cgroup="2",
         memory=4 * GIB,
         memory_available=3 * GIB,
         clock=Clock(-0.1, 0.1),
