@@ -92,7 +92,15 @@ def test_another_order_of_what_has_none_replaces_no_task(old: str, new: str) -> 
     assert planned(stack(after), deployed(before).live()) == []
 
 
-@pytest.mark.parametrize(("old", "new"), [("command: a b", "command: b a"), ("dns: [a, b]", "dns: [b, a]")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("command: a b", "command: b a"),
+        ("dns: [a, b]", "dns: [b, a]"),
+        # Of a host with two addresses the first is used.
+        ("extra_hosts: ['a:10.0.0.1', 'a:10.0.0.2']", "extra_hosts: ['a:10.0.0.2', 'a:10.0.0.1']"),
+    ],
+)
 def test_another_order_of_what_has_one_is_a_change(old: str, new: str) -> None:
     before, after = (f"services: {{web: {{image: x, {one}}}}}" for one in (old, new))
     assert len(fields(before, after)) == 1
