@@ -135,7 +135,7 @@ class Ui:
         """Lines that change as work goes on; on anything but a terminal that can, a line a change."""
         # rich is not imported for a terminal that there is not.
         console = self._console(self._stderr) if self._stderr.isatty() and self._live is None else None
-        if console is None or console.is_dumb_terminal:
+        if console is None or not console.is_interactive:
             yield Progress(self.say, self.debug)
             return
         from rich.console import Group
