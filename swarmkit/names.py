@@ -16,6 +16,8 @@ HOST_LABEL = "swarmkit.host"
 LABELS_LABEL = "swarmkit.labels"
 # On a node whose engine is being restarted: the availability that it had, and gets back.
 RESTART_LABEL = "swarmkit.restart"
+# On a node, and on a service: that tasks are being moved, and what to go back to (services/moves.py).
+MOVE_LABEL = "swarmkit.move"
 # On the swarm itself: the name of the inventory's cluster.
 CLUSTER_LABEL = "swarmkit.cluster"
 # On a service: the fingerprint of the spec that swarmkit sent.

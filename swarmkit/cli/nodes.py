@@ -1,4 +1,4 @@
-"""Commands about nodes: ls, drain, activate, promote, demote, label."""
+"""Commands about nodes: ls, drain, activate, rebalance, promote, demote, label."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
-from swarmkit.cli.common import BreakLock, DryRun, LockWait, LoseMajority, globals_of, show_report
-from swarmkit.cli.complete import node_names
-from swarmkit.errors import UsageError
+from swarmkit.cli.common import (
+    BreakLock,
+    Detailed,
+    DryRun,
+    LockWait,
+    LoseMajority,
+    globals_of,
+    show_report,
+)
+from swarmkit.cli.complete import node_names, service_names
+from swarmkit.errors import Exit, UsageError
 from swarmkit.names import RESERVED_PREFIX
 
 app = typer.Typer(
-    help="Look at nodes, drain, activate, promote, demote and label them.",
+    help="Look at nodes, drain, activate, rebalance, promote, demote and label them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,41 +46,134 @@ def drain(
     context: typer.Context,
     names: Names,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they are empty.")] = 300,
+    dry_run: DryRun = False,
+    detailed_exitcode: Detailed = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Two tasks at once also where stop-first or shared storage forbids it."),
+    ] = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
 ) -> None:
-    """Move all tasks off nodes; ends when they run elsewhere."""
-    from swarmkit.services.nodes import drain_nodes
+    """Move all tasks off nodes, each once its replacement runs; ends when they run elsewhere."""
+    from swarmkit.cluster.lock import locked
+    from swarmkit.services.drain import announce, drain_nodes, look_at_drain
     from swarmkit.swarm import find_node, nodes
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
-    with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
-        known = nodes(swarm.engine)
-        found = [find_node(known, name) for name in names]
-        changed = drain_nodes(swarm.engine, found, ui, timeout=timeout)
+    with (
+        ui.timed() as seconds,
+        opened(resolve(given.inventory, given.engine), ui, mutates=not dry_run) as swarm,
+    ):
+        engine = swarm.engine
+        found = [find_node(nodes(engine), name) for name in dict.fromkeys(names)]
+        shown = ", ".join(node.name for node in found)
+        if dry_run:
+            plan = look_at_drain(engine, found, force=force)
+            changes = any(node.availability != "drain" for node in found)
+            if not ui.is_json:
+                announce(plan, ui)
+            ui.result(
+                plan.json() | {"changed": 0, "seconds": seconds()},
+                f"{shown}: {len(plan.moves)} services move, {len(plan.gaps)} have a gap; nothing was changed",
+            )
+            if detailed_exitcode and changes:
+                raise typer.Exit(Exit.CHANGES)
+            return
+        doing = f"node drain {' '.join(node.name for node in found)}"
+        with locked(engine, ui, doing, wait=lock_wait, break_it=break_lock):
+            found = [find_node(nodes(engine), node.id) for node in found]
+            done = drain_nodes(engine, found, ui, timeout=timeout, force=force)
         ui.result(
-            {"nodes": [node.name for node in found], "changed": len(changed), "seconds": seconds()},
-            f"{', '.join(node.name for node in found)}: drained, no task left ({seconds():.1f} s)",
+            done.plan.json() | {"changed": len(done.changed), "seconds": seconds()},
+            f"{shown}: drained, no task left ({seconds():.1f} s)",
         )
 
 
 @app.command()
-def activate(context: typer.Context, names: Names) -> None:
-    """Let nodes take tasks again (running tasks are not moved back)."""
-    from swarmkit.services.nodes import activate_node
+def activate(
+    context: typer.Context, names: Names, lock_wait: LockWait = 0, break_lock: BreakLock = False
+) -> None:
+    """Let nodes take tasks again, or undo a drain that was cut off (tasks are not moved back: rebalance)."""
+    from swarmkit.cluster.lock import locked
+    from swarmkit.services.drain import activate_nodes
     from swarmkit.swarm import find_node, nodes
     from swarmkit.target import opened, resolve
 
     given = globals_of(context)
     ui = given.ui
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
-        known = nodes(swarm.engine)
-        found = [find_node(known, name) for name in names]
-        changed = [node.name for node in found if activate_node(swarm.engine, node)]
+        engine = swarm.engine
+        found = [find_node(nodes(engine), name) for name in dict.fromkeys(names)]
+        doing = f"node activate {' '.join(node.name for node in found)}"
+        with locked(engine, ui, doing, wait=lock_wait, break_it=break_lock):
+            found = [find_node(nodes(engine), node.id) for node in found]
+            changed = activate_nodes(engine, found, ui)
         ui.result(
             {"nodes": [node.name for node in found], "changed": len(changed), "seconds": seconds()},
             f"{', '.join(node.name for node in found)}: active ({seconds():.1f} s)",
         )
+
+
+@app.command()
+def rebalance(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SERVICE…]",
+            help="Services; all without.",
+            autocompletion=service_names,
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
+    dry_run: DryRun = False,
+    detailed_exitcode: Detailed = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Two tasks at once also where stop-first or shared storage forbids it."),
+    ] = False,
+    lock_wait: LockWait = 0,
+    break_lock: BreakLock = False,
+) -> None:
+    """Spread tasks evenly again, such as after a node has come back; each moves once its replacement runs."""
+    from swarmkit.cluster.lock import locked
+    from swarmkit.services.drain import marked
+    from swarmkit.services.rebalance import look_at_balance
+    from swarmkit.services.rebalance import rebalance as spread
+    from swarmkit.services.scale import find_replicated
+    from swarmkit.swarm import services
+    from swarmkit.target import opened, resolve
+
+    given = globals_of(context)
+    ui = given.ui
+    with (
+        ui.timed() as seconds,
+        opened(resolve(given.inventory, given.engine), ui, mutates=not dry_run) as swarm,
+    ):
+        engine = swarm.engine
+        chosen = [one.id for one in find_replicated(services(engine), names or [])]
+        found = look_at_balance(engine, chosen, force=force)
+        if not dry_run and (found.moved or marked(engine)):
+            with locked(engine, ui, "node rebalance", wait=lock_wait, break_it=break_lock):
+                found = spread(engine, chosen, ui, timeout=timeout, force=force)
+        said = (
+            "spread as evenly as can be already" if not found.moved else f"{found.moved} services spread anew"
+        )
+        if dry_run and found.moved:
+            said = f"{found.moved} services would be spread anew; nothing was changed"
+
+        def text() -> None:
+            for line in found.lines():
+                ui.line(line)
+            ui.line(f"{said} ({seconds():.1f} s)")
+
+        ui.result(found.json() | {"changed": 0 if dry_run else found.moved, "seconds": seconds()}, text)
+        if dry_run and detailed_exitcode and found.moved:
+            raise typer.Exit(Exit.CHANGES)
 
 
 @app.command()

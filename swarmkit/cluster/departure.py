@@ -21,6 +21,7 @@ from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import TrustPlan
 from swarmkit.inventory import Host, Inventory
 from swarmkit.remote import Engine, Fleet
+from swarmkit.services.drain import look_at_drain
 from swarmkit.swarm import Node, find_node, nodes, services
 from swarmkit.ui import Ui
 
@@ -52,7 +53,7 @@ def leave(
     cluster = fleet.inventory.cluster
     force = options.consent.force
     with ui.timed() as seconds:
-        leaving = _plan(fleet, name, force)
+        leaving = _plan(fleet, name, force, dry_run=options.dry_run)
         known = leaving.known
         for warning in leaving.warnings:
             ui.warn(warning)
@@ -71,7 +72,7 @@ def leave(
         return known, Report(cluster, work.done, "done", seconds())
 
 
-def _plan(fleet: Fleet, name: str, force: bool) -> _Leaving:
+def _plan(fleet: Fleet, name: str, force: bool, *, dry_run: bool = False) -> _Leaving:
     """Observe and plan; raises what speaks against it."""
     manager, founder, members, node, host = _found(fleet, name)
     known = host.name if host else node.name if node else name
@@ -95,6 +96,10 @@ def _plan(fleet: Fleet, name: str, force: bool) -> _Leaving:
             f"the cluster's registry is on {known}: afterwards run `swarmkit init`, which gives it to "
             "another manager, and `swarmkit stack up` of what has images of its own"
         )
+    if node is not None and dry_run:
+        # Of what is carried out, the drain itself tells.
+        plan = look_at_drain(manager, [node])
+        warnings += [*plan.warnings, *(str(one) for one in plan.gaps)]
     return _Leaving(known, manager, founder, actions, warnings)
 
 

@@ -49,7 +49,8 @@ from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
 from swarmkit.names import CLUSTER_LABEL, RESTART_LABEL
 from swarmkit.remote import Engine, EngineError, Fleet, Outcomes, while_stale
-from swarmkit.services.nodes import drain_nodes, forget_node, update_node, wait_for_role
+from swarmkit.services.drain import activate_nodes, drain_nodes, set_availability
+from swarmkit.services.nodes import forget_node, update_node, wait_for_role
 from swarmkit.swarm import Node, nodes
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
@@ -359,7 +360,7 @@ def _post_join(engine: Engine, body: Mapping[str, object]) -> None:
 
 
 class NodesStage(HostStage):
-    """Roles, labels and availability. Changes of managers are made one after the other."""
+    """Roles, labels, availability. Changes of managers and of where tasks are come one after the other."""
 
     phase = Phase.NODES
 
@@ -367,7 +368,10 @@ class NodesStage(HostStage):
         changing = [
             host
             for host in hosts
-            if any(isinstance(action, UpdateNode) and action.role for action in todo[host.name])
+            if any(
+                isinstance(action, UpdateNode) and (action.role or action.availability)
+                for action in todo[host.name]
+            )
         ]
         self.each(work, [host for host in hosts if host not in changing], todo)
         for host in changing:
@@ -382,8 +386,10 @@ class NodesStage(HostStage):
             labels=action.labels,
             unwanted=action.unwanted,
             role=action.role,
-            availability=action.availability,
         )
+        if action.availability:
+            node = Node.of(work.manager.get(f"/nodes/{own_id}"))
+            set_availability(work.manager, node, action.availability, work.ui, timeout=work.drain_seconds)
         if action.role:
             # The next change of managers builds on this one.
             wait_for_role(work.manager, Node.of(work.manager.get(f"/nodes/{own_id}")), action.role)
@@ -461,7 +467,8 @@ class RestartStage(HostStage):
             ),
         )
         if action.drained:
-            update_node(work.manager, node.id, availability=action.availability, unwanted=(RESTART_LABEL,))
+            activate_nodes(work.manager, [node], work.ui)
+            update_node(work.manager, node.id, unwanted=(RESTART_LABEL,))
 
 
 class LeaveStage(HostStage):
@@ -485,6 +492,7 @@ class LeaveStage(HostStage):
                     if not force:
                         raise
                     work.ui.warn(f"{error}; going on, as you said")
+                    update_node(manager, node.id, availability="drain")
             case Demote():
                 update_node(manager, node.id, role="worker")
             case LeaveSwarm():
@@ -497,7 +505,8 @@ class LeaveStage(HostStage):
         if not isinstance(action, Drain):
             return
         try:
-            update_node(work.manager, action.node_id, availability=action.had)
+            node = Node.of(work.manager.get(f"/nodes/{action.node_id}"))
+            set_availability(work.manager, node, action.had, work.ui, timeout=work.drain_seconds)
         except SwarmkitError as error:
             work.ui.warn(f"{action.host}: it stays drained: {error.message}")
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from swarmkit.compose.convert import DesiredStack
 from swarmkit.deploy import history
 from swarmkit.deploy.plan import LiveStack, used_ids
-from swarmkit.names import STACK_LABEL
+from swarmkit.names import MOVE_LABEL, STACK_LABEL
 from swarmkit.remote import Engine
+from swarmkit.services.moves import settled
 from swarmkit.swarm import Service, filters, services
 
 
@@ -19,9 +20,12 @@ def observe(engine: Engine, stack: str) -> LiveStack:
     configs = engine.get("/configs", ours)
     users: dict[str, list[str]] = {}
     own = []
+    moved = set()
     for one in engine.get("/services"):
-        if (one["Spec"].get("Labels") or {}).get(STACK_LABEL) == stack:
-            own.append(one)
+        labels = one["Spec"].get("Labels") or {}
+        if labels.get(STACK_LABEL) == stack:
+            own.append({**one, "Spec": settled(one["Spec"])})
+            moved |= {one["Spec"]["Name"]} if MOVE_LABEL in labels else set()
             continue
         for identity in used_ids(one["Spec"]):
             users.setdefault(identity, []).append(one["Spec"]["Name"])
@@ -33,6 +37,7 @@ def observe(engine: Engine, stack: str) -> LiveStack:
         network_ids={one["Name"]: one["Id"] for one in overlays},
         users=users,
         revisions=history.decode_all(configs),
+        moved=frozenset(moved),
     )
 
 

@@ -10,6 +10,7 @@ service that is not started again once it has ended with success, is there then 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -415,6 +416,7 @@ def converge(
     fleet: Fleet | None = None,
     watch: Watch | None = None,
     started: float | None = None,
+    enough: Mapping[str, int] | None = None,
     clock: Callable[[], float] = _clock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -422,8 +424,9 @@ def converge(
 
     `goals` says by service id what to wait for, where that is not STABLE. A service that somebody removes
     meanwhile is an error unless it `may_go`. `fleet` lets the reason for a failure be looked up on the
-    nodes. A wait that goes on has the `watch` of its first part, and `started` then (by `clock`). Raises
-    NotConverged (Problems for several) with the reason of each that is not there.
+    nodes. A wait that goes on has the `watch` of its first part, and `started` then (by `clock`). `enough`
+    says by service id how many running tasks that fit the present spec will do, for an update that is to
+    stop half-way. Raises NotConverged (Problems for several) with the reason of each that is not there.
     """
     start = clock() if started is None else started
     watch = replace(watch, goals=goals or {}) if watch else Watch(before, goals or {})
@@ -440,7 +443,12 @@ def converge(
                     "removed while it was waited for", where=where, hint="see: swarmkit status"
                 )
             now = clock()
-            verdicts = [watch.judge(one.service, one.state, now) for one in states]
+            verdicts = [
+                Verdict.THERE
+                if len(one.state.up) >= (enough or {}).get(one.service.id, sys.maxsize)
+                else watch.judge(one.service, one.state, now)
+                for one in states
+            ]
             board.show([(one.state, verdict) for one, verdict in zip(states, verdicts, strict=True)])
             judged = list(zip(states, verdicts, strict=True))
             waiting = [one for one, verdict in judged if verdict is not Verdict.THERE]

@@ -1,17 +1,14 @@
-"""Nodes in operation: labels and roles, draining, activating."""
+"""Nodes in operation: labels and roles."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from swarmkit.errors import NotConverged
 from swarmkit.remote import Engine, EngineError, while_stale
-from swarmkit.services.converge import baseline, converge
-from swarmkit.swarm import Node, is_placeable, node_tasks, nodes, services
-from swarmkit.ui import Ui
+from swarmkit.swarm import Node
 from swarmkit.waiting import wait_for
 
 ROLE_SECONDS = 60
@@ -70,63 +67,3 @@ def forget_node(engine: Engine, node_id: str) -> None:
     ):
         with attempt:
             engine.delete(f"/nodes/{node_id}", {"force": True})
-
-
-def drain_nodes(engine: Engine, chosen: Sequence[Node], ui: Ui, *, timeout: float) -> list[Node]:
-    """Drain nodes, and wait until they are empty and their services are whole again on the others.
-
-    Returns those that were not drained before. Raises NotConverged where it does not come true within
-    `timeout` seconds.
-    """
-    leaving = {
-        task.service_id
-        for node in chosen
-        for task in node_tasks(engine, node.id)
-        if task.desired == "running"
-    }
-    before = baseline(engine)
-    changed = [node for node in chosen if node.availability != "drain"]
-    # All of them before any waiting: a task must not move to a node that is to be emptied next.
-    for node in changed:
-        update_node(engine, node.id, availability="drain")
-    deadline = time.monotonic() + timeout
-    names = ", ".join(node.name for node in chosen)
-    with ui.progress() as shown:
-
-        def are_empty() -> bool:
-            # What a dead node runs nobody knows; the swarm has given up on it by itself.
-            tasks = [task for node in chosen if node.is_ready for task in node_tasks(engine, node.id)]
-            left = sum(task.is_up or task.is_leaving for task in tasks)
-            shown.update(f"  {names}: {left} tasks still there")
-            return not left
-
-        wait_for(
-            are_empty,
-            timeout,
-            lambda: NotConverged(
-                f"not empty after {timeout:.0f} s",
-                where=names,
-                hint=f"it goes on by itself; to undo it: swarmkit node activate {names.replace(',', '')}",
-            ),
-        )
-    others = nodes(engine)
-    moved = []
-    for service in services(engine):
-        # Global services have no other place, and jobs end by themselves.
-        if service.id not in leaving or service.replicas is None:
-            continue
-        if any(is_placeable(other, service.constraints) for other in others):
-            moved.append(service.id)
-        else:
-            ui.warn(f"{service.name} may run nowhere else; it waits until the node is active again")
-    if moved:
-        converge(engine, moved, ui, timeout=max(deadline - time.monotonic(), 1.0), before=before, may_go=True)
-    return changed
-
-
-def activate_node(engine: Engine, node: Node) -> bool:
-    """Let a node take tasks again; returns whether that was a change."""
-    if node.availability == "active":
-        return False
-    update_node(engine, node.id, availability="active")
-    return True

@@ -33,9 +33,15 @@ def parse_scales(arguments: Iterable[str]) -> dict[str, int]:
 
 def plan_scale(known: Sequence[Service], scales: dict[str, int]) -> list[tuple[Service, int]]:
     """The services meant and their wanted numbers; raises for unknown ones and for those of no number."""
-    found: list[tuple[Service, int]] = []
+    found = find_replicated(known, list(scales))
+    return list(zip(found, scales.values(), strict=True))
+
+
+def find_replicated(known: Sequence[Service], names: Sequence[str]) -> list[Service]:
+    """The services meant; raises for unknown ones, for those of no number, and for one named twice."""
+    found: list[Service] = []
     errors: list[SwarmkitError] = []
-    for name, number in scales.items():
+    for name in names:
         try:
             service = find_service(known, name)
         except UsageError as error:
@@ -49,9 +55,9 @@ def plan_scale(known: Sequence[Service], scales: dict[str, int]) -> list[tuple[S
                     hint="only replicated services have a number of replicas",
                 )
             )
-        if service.id in (other.id for other, _ in found):
+        if service.id in (other.id for other in found):
             errors.append(UsageError(f"{service.name} is named twice"))
-        found.append((service, number))
+        found.append(service)
     raise_all(errors)
     return found
 

@@ -29,6 +29,7 @@ class LiveStack:
     data in base64; a secret's is never told). `network_ids` maps the names of networks outside the stack
     to their ids; those of `networks` need not be in it. `users` are the names of other stacks' services
     by the id of a network, config or secret that they use. `revisions` are the stack's own, the newest last.
+    Services whose tasks are being moved have their own specs here; `moved` has their names.
     """
 
     services: Sequence[Mapping[str, Any]] = ()
@@ -38,6 +39,7 @@ class LiveStack:
     network_ids: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, Sequence[str]] = field(default_factory=dict)
     revisions: Sequence[Revision] = ()
+    moved: frozenset[str] = frozenset()
 
     def network_names(self) -> dict[str, str]:
         """The name of each network by its id."""

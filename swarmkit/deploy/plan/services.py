@@ -86,6 +86,9 @@ class ServicePlanner:
         if not fields and Service.of(found).is_halted:
             # To be sent its spec again starts it anew (moby/swarmkit, UpdateService).
             fields = {"update": {"from": "stopped", "to": "resumed"}}
+        if name in self.live.moved:
+            # To be sent its own spec undoes that; Swarm restarts nothing for it.
+            fields = {**fields, "move": {"from": "cut off", "to": "undone"}}
         if not fields and (not marks or is_job(spec)):
             # Whatever a job is sent runs it again (moby/swarmkit, UpdateService): a mark is not worth that.
             return
