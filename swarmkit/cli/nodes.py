@@ -77,7 +77,7 @@ def drain(
                 announce(plan, ui)
             ui.result(
                 plan.json() | {"changed": 0, "seconds": seconds()},
-                f"{shown}: {len(plan.moves)} services move, {len(plan.gaps)} have a gap; nothing was changed",
+                f"{shown}: {len(plan.moves)} to move, {len(plan.gaps)} with a gap; nothing was changed",
             )
             if detailed_exitcode and changes:
                 raise typer.Exit(Exit.CHANGES)
@@ -161,10 +161,12 @@ def rebalance(
             with locked(engine, ui, "node rebalance", wait=lock_wait, break_it=break_lock):
                 found = spread(engine, chosen, ui, timeout=timeout, force=force)
         said = (
-            "spread as evenly as can be already" if not found.moved else f"{found.moved} services spread anew"
+            "spread as evenly as can be already"
+            if not found.moved
+            else f"services spread anew: {found.moved}"
         )
         if dry_run and found.moved:
-            said = f"{found.moved} services would be spread anew; nothing was changed"
+            said = f"services to be spread anew: {found.moved}; nothing was changed"
 
         def text() -> None:
             for line in found.lines():

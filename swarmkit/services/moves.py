@@ -310,7 +310,7 @@ def entry_warnings(
     other = sum(node not in gone for node in on)
     rest = "let them use another entry, or a floating address"
     if not other:
-        rest = "there is no other entry: give another node the label swarmkit.lb=true first"
+        rest = "there is no other entry now"
     return [
         f"{names[node]} is an entry node ({name} runs there): clients that come in by its address lose their "
         f"connections; {rest}"

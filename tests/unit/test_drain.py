@@ -1,0 +1,211 @@
+"""Draining, activating and rebalancing, on a swarm in memory: every point at which it may be cut off."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swarmkit.cluster.lock import NAME
+from swarmkit.errors import NotConverged, Problems
+from swarmkit.services.drain import activate_nodes, drain_nodes
+from swarmkit.services.rebalance import rebalance
+from swarmkit.swarm import nodes
+from swarmkit.ui import Ui
+from tests.unit.builders import service
+from tests.unit.movingswarm import Killed, MovingSwarm
+
+HEALTH: Any = {"container": {"Healthcheck": {"Test": ["CMD", "true"]}}}
+Ending = Callable[[MovingSwarm], object]
+
+
+def swarm(**placed: list[str]) -> MovingSwarm:
+    found = {name: service(len(where), name=name, **HEALTH) for name, where in placed.items()}
+    return MovingSwarm(3, found, placed)
+
+
+def ui() -> Ui:
+    return Ui(stdout=io.StringIO(), stderr=io.StringIO())
+
+
+def drain(one: MovingSwarm, *names: str) -> object:
+    chosen = [node for node in nodes(one) if node.name in names]
+    return drain_nodes(one, chosen, ui(), timeout=5)
+
+
+def activate(one: MovingSwarm, *names: str) -> object:
+    return activate_nodes(one, [node for node in nodes(one) if node.name in names], ui())
+
+
+def spread(one: MovingSwarm) -> object:
+    return rebalance(one, [], ui(), timeout=5)
+
+
+def two() -> MovingSwarm:
+    return swarm(web=["n1", "n2", "n3", "n1"], api=["n1", "n3"])
+
+
+def writes(do: Ending, make: Callable[[], MovingSwarm]) -> int:
+    one = make()
+    do(one)
+    return one.count
+
+
+def cut_off(one: MovingSwarm, after: int, do: Ending) -> None:
+    """Run something that dies after so many writes."""
+    one.writes = after
+    with pytest.raises(Killed):
+        do(one)
+    one.writes = None
+    one.configs.clear()
+
+
+def test_a_drained_node_s_tasks_run_elsewhere_before_they_stop_and_nothing_else_moves() -> None:
+    one = two()
+    specs = one.specs()
+    drain(one, "n1")
+    assert one.availability("n1") == "drain"
+    assert not one.gaps
+    assert one.up("web").keys() == {1, 2, 3, 4}
+    assert "n1" not in {*one.up("web").values(), *one.up("api").values()}
+    assert (one.up("web")[2], one.up("web")[3], one.up("api")[2]) == ("n2", "n3", "n3")
+    assert one.specs() == specs
+    assert not one.is_marked()
+
+
+def test_nothing_moves_to_a_node_that_is_emptied_next() -> None:
+    one = two()
+    drain(one, "n1", "n2")
+    assert not one.gaps
+    assert {*one.up("web").values(), *one.up("api").values()} == {"n3"}
+
+
+def test_a_drain_of_what_is_drained_writes_nothing_to_nodes_and_services() -> None:
+    one = two()
+    drain(one, "n1")
+    one.count = 0
+    drain(one, "n1")
+    assert not one.count
+
+
+ENDINGS: dict[str, Ending] = {
+    "the same": lambda one: drain(one, "n1"),
+    "another": lambda one: drain(one, "n2"),
+    "activate": lambda one: activate(one, "n1"),
+    "activate another": lambda one: activate(one, "n2"),
+    "rebalance": spread,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("after", range(1, writes(lambda one: drain(one, "n1"), two)))
+def test_a_drain_cut_off_at_any_write_is_gone_on_with_or_undone(after: int, ending: str) -> None:
+    one = two()
+    specs = one.specs()
+    cut_off(one, after, lambda one: drain(one, "n1"))
+    ENDINGS[ending](one)
+    assert not one.gaps
+    assert one.specs() == specs, "no service is left constrained"
+    assert one.up("web").keys() == {1, 2, 3, 4}
+    if ending == "the same":
+        assert one.availability("n1") == "drain"
+        assert "n1" not in one.up("web").values()
+    activate(one, "n1")
+    assert one.availability("n1") == "active"
+    assert not one.is_marked()
+
+
+def test_what_cannot_run_elsewhere_stays_and_all_is_as_before() -> None:
+    one = two()
+    one.broken = {"api"}
+    specs = one.specs()
+    with pytest.raises((NotConverged, Problems)) as raised:
+        drain(one, "n1")
+    assert "api" in str(raised.value)
+    assert not one.gaps
+    assert one.specs() == specs
+    assert one.availability("n1") == "active"
+    assert one.up("api") == {1: "n1", 2: "n3"}
+    assert not one.is_marked()
+
+
+def test_a_node_that_was_paused_is_so_again_where_the_drain_fails() -> None:
+    one = two()
+    one.broken = {"api"}
+    one.nodes["n1"]["Spec"]["Availability"] = "pause"
+    with pytest.raises((NotConverged, Problems)):
+        drain(one, "n1")
+    assert one.availability("n1") == "pause"
+
+
+def uneven() -> MovingSwarm:
+    return swarm(web=["n1", "n1", "n1", "n2", "n2", "n2"], api=["n2", "n2"])
+
+
+def test_a_rebalance_moves_just_so_many_tasks_and_keeps_their_slots() -> None:
+    one = uneven()
+    specs = one.specs()
+    spread(one)
+    assert not one.gaps
+    assert Counter(one.up("web").values()) == {"n1": 2, "n2": 2, "n3": 2}
+    assert one.up("web").keys() == set(range(1, 7))
+    assert max(Counter(one.up("api").values()).values()) == 1
+    assert one.specs() == specs
+    assert not one.is_marked()
+    one.count = 0
+    spread(one)
+    assert not one.count
+
+
+@pytest.mark.parametrize("ending", ["another", "activate another", "rebalance"])
+@pytest.mark.parametrize("after", range(1, writes(spread, uneven)))
+def test_a_rebalance_cut_off_at_any_write_is_gone_on_with_or_undone(after: int, ending: str) -> None:
+    one = uneven()
+    specs = one.specs()
+    cut_off(one, after, spread)
+    ENDINGS[ending](one)
+    assert not one.gaps
+    assert one.specs() == specs
+    assert not one.is_marked()
+    assert one.availability("n1") == "active", "a node is paused for no longer than the move"
+    if ending == "rebalance":
+        assert Counter(one.up("web").values()) == {"n1": 2, "n2": 2, "n3": 2}
+
+
+def test_a_rebalance_that_fails_puts_all_back() -> None:
+    one = uneven()
+    one.broken = {"web"}
+    specs = one.specs()
+    with pytest.raises((NotConverged, Problems)):
+        spread(one)
+    assert one.specs() == specs
+    assert not one.is_marked()
+    assert not one.gaps
+
+
+def test_an_update_under_way_comes_first() -> None:
+    one = two()
+    one.services["web"]["UpdateStatus"] = {"State": "updating", "StartedAt": "2026-01-01T10:00:00Z"}
+    sent: list[str] = []
+
+    def update_ends(path: str) -> None:
+        sent.append(path)
+        if path == "/nodes/n1/update" and one.availability("n1") == "pause":
+            one.services["web"]["UpdateStatus"] = None
+
+    one.on_update = update_ends
+    drain(one, "n1")
+    assert sent.index("/nodes/n1/update") < sent.index("/services/web/update")
+    assert not one.gaps
+
+
+def test_the_locks_of_the_stacks_are_given_back() -> None:
+    one = two()
+    for held in one.services.values():
+        held["Spec"]["Labels"] = {"com.docker.stack.namespace": "s"}
+    drain(one, "n1")
+    assert not one.configs
+    assert NAME not in one.configs
