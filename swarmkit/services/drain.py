@@ -22,7 +22,7 @@ from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
 from swarmkit.names import MOVE_LABEL
 from swarmkit.remote import Engine, while_stale
-from swarmkit.services.converge import Baseline, baseline, converge
+from swarmkit.services.converge import baseline, converge
 from swarmkit.services.explain import halted
 from swarmkit.services.moves import (
     DrainPlan,
@@ -322,7 +322,7 @@ class _Drain:
         # An update may have moved tasks, or have come to stand still.
         plan = look_at_drain(engine, self.chosen, force=self.force)
         fresh = [one.service for one in plan.moves if one.service.id not in _ids(own)]
-        before: Baseline = baseline(engine)
+        before = baseline(engine)
         self.moved = [one.id for one in (*own, *fresh)]
         begin(engine, fresh, lambda one: moving(one, "drain", sorted(_ids(self.chosen))))
         if self.moved:

@@ -186,19 +186,22 @@ def test_a_rebalance_that_fails_puts_all_back() -> None:
     assert not one.gaps
 
 
-def test_an_update_under_way_comes_first() -> None:
+def test_an_update_under_way_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     one = two()
     one.services["web"]["UpdateStatus"] = {"State": "updating", "StartedAt": "2026-01-01T10:00:00Z"}
     sent: list[str] = []
+    one.on_update = sent.append
+    waits: list[int] = []
 
-    def update_ends(path: str) -> None:
-        sent.append(path)
-        if path == "/nodes/n1/update" and one.availability("n1") == "pause":
+    def waited(condition: Callable[[], bool], *_: object) -> None:
+        while not condition():
+            waits.append(sent.count("/services/web/update"))
             one.services["web"]["UpdateStatus"] = None
 
-    one.on_update = update_ends
+    monkeypatch.setattr("swarmkit.services.drain.wait_for", waited)
     drain(one, "n1")
-    assert sent.index("/nodes/n1/update") < sent.index("/services/web/update")
+    assert waits == [0], "it was waited for, and before anything was sent"
+    assert sent.count("/services/web/update") == 2
     assert not one.gaps
 
 
