@@ -18,6 +18,7 @@ from swarmkit.cluster.quorum import Quorum
 from swarmkit.images import CERTS_DIR, REGISTRY_DIR
 from swarmkit.inventory import Host
 from swarmkit.inventory.models import DATA_PATH_PORT
+from swarmkit.names import MOVE_LABEL
 from swarmkit.swarm import FAILED_STATES, Node, Service, Task, moment
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -173,6 +174,9 @@ def _nodes(view: SwarmView) -> Iterator[Finding]:
         elif node.availability != "active":
             what = "takes no tasks" if node.availability == "drain" else "takes no new tasks"
             hint = f"when it should again: swarmkit node activate {node.name}"
+            if MOVE_LABEL in node.labels:
+                what += ", for a drain or a rebalance is at work or was cut off"
+                hint = f"to undo what was cut off: swarmkit node activate {node.name}"
             yield Finding(
                 "node-not-active",
                 NOTE,

@@ -164,7 +164,7 @@ def test_the_plan_says_who_moves_and_who_has_a_gap_and_why(lab: Lab, sk: Swarmki
     assert (specs(lab), node_specs(lab)) == (was, nodes)
 
 
-def test_a_drain_moves_the_node_s_tasks_alone_and_each_after_its_replacement_runs(
+def test_moby_34139_a_drain_moves_the_node_s_tasks_alone_each_after_its_replacement_runs(
     lab: Lab, sk: Swarmkit
 ) -> None:
     was, before = specs(lab), Tasks(lab)
@@ -180,7 +180,7 @@ def test_a_drain_moves_the_node_s_tasks_alone_and_each_after_its_replacement_run
     assert Tasks(lab).up(*MOVES) == after.up(*MOVES)
 
 
-def test_a_rebalance_spreads_evenly_without_a_gap_and_keeps_slots_and_numbers(lab: Lab, sk: Swarmkit) -> None:
+def test_moby_24103_a_rebalance_spreads_evenly_without_a_gap_and_keeps_slots(lab: Lab, sk: Swarmkit) -> None:
     sk("node", "drain", "wn2")
     sk("node", "activate", "wn2")
     was, before = specs(lab), Tasks(lab)

@@ -24,7 +24,7 @@ from swarmkit.cluster.health import (
     span,
 )
 from swarmkit.images.ca import Authority
-from swarmkit.names import HOST_LABEL
+from swarmkit.names import HOST_LABEL, MOVE_LABEL
 from swarmkit.swarm import Node, Service, Task
 from tests.unit.test_preflight import HOSTS, sound
 
@@ -45,7 +45,7 @@ def node(name: str, role: str = "worker", **changed: Any) -> Node:
             "Spec": {
                 "Role": role,
                 "Availability": changed.get("availability", "active"),
-                "Labels": {HOST_LABEL: name},
+                "Labels": {HOST_LABEL: name, **changed.get("labels", {})},
             },
             "Description": {"Engine": {"EngineVersion": changed.get("engine", "26.1.5")}},
             "Status": status,
@@ -153,6 +153,13 @@ def test_a_node_that_is_down_is_named_with_the_time_since() -> None:
 def test_a_drained_node_is_only_noted() -> None:
     finding = only(judge_swarm(view((THREE[0], node("w1", availability="drain")))))
     assert (finding.code, finding.severity.value) == ("node-not-active", "note")
+
+
+def test_a_node_that_a_drain_has_left_paused_is_told_with_the_way_back() -> None:
+    left = node("w1", availability="pause", labels={MOVE_LABEL: "drain/active"})
+    finding = only(judge_swarm(view((THREE[0], left))))
+    assert "cut off" in finding.message
+    assert "swarmkit node activate w1" in finding.hint
 
 
 def test_engines_that_differ_are_told_with_who_has_which() -> None:
