@@ -35,6 +35,13 @@ STATE_LABEL = "swarmkit.revision.state"
 # A service with a label that starts like this asks the balancer for a route.
 ROUTE_PREFIX = "swarmkit.lb."
 
+# On a service that is a canary of another: the name of that one, whose routes it shares.
+CANARY_LABEL = f"{ROUTE_PREFIX}canary"
+# On a canary: the share of the requests that it gets, in percent.
+WEIGHT_LABEL = f"{ROUTE_PREFIX}weight"
+# On a canary: the fingerprint of the service when the canary was made of it.
+CANARY_BASE_LABEL = "swarmkit.canary.base"
+
 # The overlay network that joins the balancer and the services it sends requests to.
 EDGE_NETWORK = "swarmkit-edge"
 

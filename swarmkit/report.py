@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from swarmkit.images import REGISTRY
-from swarmkit.names import HOST_LABEL
+from swarmkit.names import CANARY_LABEL, HOST_LABEL
+from swarmkit.services.canary import explanation
 from swarmkit.swarm import Node, Service, Task
 from swarmkit.ui import Ui, key_values
 
@@ -52,6 +53,7 @@ def service_json(service: Service) -> dict[str, Any]:
         "desired": service.desired,
         "image": service.image,
         "update": service.update_state,
+        "canary": service.labels.get(CANARY_LABEL, ""),
     }
 
 
@@ -64,7 +66,7 @@ def show_services(ui: Ui, found: Sequence[Service]) -> None:
             service.mode,
             f"{service.running}/{service.desired}",
             short_image(service.image),
-            service.update_state or "-",
+            explanation(service) or service.update_state or "-",
         )
         for service in found
     ]

@@ -199,7 +199,7 @@ def _show_plan(ui: Ui, deployment: Deployment) -> None:
         for change in deployment.changes:
             ui.line(f"  {describe(change)}")
         _show_notes(ui, deployment)
-        ui.line(f"{_counted(deployment.changes)} planned; nothing was changed")
+        ui.line(f"{counted(deployment.changes)} planned; nothing was changed")
 
     _show(ui, deployment, text)
 
@@ -211,7 +211,7 @@ def _show_deployment(
 
     def text() -> None:
         _show_notes(ui, deployment)
-        did = _counted(deployment.changes) if deployment.changes else "nothing to do"
+        did = counted(deployment.changes) if deployment.changes else "nothing to do"
         ui.line(f"{deployment.stack}: {standing(found)} ({did}, {deployment.seconds:.1f} s)")
         for url in urls:
             ui.line(f"  {url}")
@@ -228,7 +228,7 @@ def _show_notes(ui: Ui, deployment: Deployment) -> None:
         ui.line(f"  note: {note}")
 
 
-def _counted(changes: Sequence[Change]) -> str:
+def counted(changes: Sequence[Change]) -> str:
     return "1 change" if len(changes) == 1 else f"{len(changes)} changes"
 
 

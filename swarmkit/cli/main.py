@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, context, doctor, inventory, lab, nodes, services, stacks
+from swarmkit.cli import cluster, context, doctor, inventory, lab, nodes, services, stacks, updating
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, Interrupted, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -29,6 +29,7 @@ app = typer.Typer(
 cluster.register(app)
 doctor.register(app)
 services.register(app)
+updating.register(app)
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(context.app, name="context")
 app.add_typer(lab.app, name="lab")

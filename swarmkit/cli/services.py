@@ -15,6 +15,8 @@ from swarmkit.cli.logs import Follow, Since, Tail, Timestamps, Until, show_logs
 from swarmkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swarmkit.swarm import Service
     from swarmkit.target import Swarm
 
@@ -48,6 +50,8 @@ def scale(
     wanted = parse_scales(scales)
     with ui.timed() as seconds, opened(resolve(given.inventory, given.engine), ui, mutates=True) as swarm:
         plan = plan_scale(services(swarm.engine), wanted)
+        for line in _cautions(swarm, plan):
+            ui.warn(line)
         before = baseline(swarm.engine)
         changes = apply_scale(swarm.engine, plan)
         ids = [service.id for service, _ in plan]
@@ -62,6 +66,21 @@ def scale(
         }
         shown = ", ".join(f"{service.name} {number}/{number}" for service, number in plan)
         ui.result(document, f"{shown} ({seconds():.1f} s)")
+
+
+def _cautions(swarm: Swarm, plan: Sequence[tuple[Service, int]]) -> list[str]:
+    """What may lose requests where services get fewer tasks; looked up for all at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from swarmkit.services.canary import has_route
+    from swarmkit.services.caution import cautions, look
+
+    fewer = [one for one, number in plan if number < (one.replicas or 0) and has_route(one.labels)]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(
+            lambda one: cautions(dict(one.spec), None, look(swarm, one, [dict(one.spec)])), fewer
+        )
+        return [line for lines in found for line in lines]
 
 
 def exec_(

@@ -15,11 +15,11 @@ from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.deploy.plan import Dependencies, LiveStack, Plan, plan_return, result
 from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
+from swarmkit.deploy.scope import services_in, title, way_back
 from swarmkit.deploy.send import Sender
 from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
 from swarmkit.remote import Engine, EngineError, Fleet, while_stale
 from swarmkit.services.converge import Watch, baseline, converge
-from swarmkit.swarm import services
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
@@ -37,7 +37,7 @@ def carry_out(
     again and may not; NotConverged (or Problems) where services do not come up in time, or a step fails.
     """
     if not prepared.plan.changes and prepared.live.unfinished() is None:
-        ids = [one.id for one in services(engine, prepared.stack) if one.name in prepared.services]
+        ids = [one.id for one in services_in(engine, prepared.stack) if one.name in prepared.services]
         converge(engine, ids, ui, timeout=options.timeout, before=baseline(engine), fleet=fleet)
         return prepared.plan
     with locked_stack(engine, ui, prepared.stack, options) as lock:
@@ -46,7 +46,7 @@ def carry_out(
         if plan.recreates and not options.recreate:
             raise OperationFailed(
                 "the stack has changed meanwhile, and the plan has to make something again",
-                where=prepared.stack,
+                where=title(prepared.stack),
                 hint="look at it with --dry-run",
             )
         _Run(engine, ui, prepared, options, lock, fleet).deploy(live, plan)
@@ -100,8 +100,7 @@ class _Run:
             self._return(revision, error)
 
     def _left_half_done(self) -> None:
-        stack = self.prepared.stack
-        self.ui.warn(f"left half-done: run it again to complete it, or: swarmkit stack rollback {stack}")
+        self.ui.warn(f"left half-done: run it again to complete it, or: {way_back(self.prepared.stack)}")
 
     def _revision(self, live: LiveStack, plan: Plan) -> Revision:
         return Revision(
@@ -138,7 +137,7 @@ class _Run:
 
     def _converge(self, sender: Sender, started: float | None = None) -> None:
         """Ends when the services that are to run do, within the time that began then, or with the sending."""
-        ids = [one.id for one in services(self.engine, self.prepared.stack) if one.name in sender.names]
+        ids = [one.id for one in services_in(self.engine, self.prepared.stack) if one.name in sender.names]
         converge(
             self.engine,
             ids,
@@ -158,14 +157,14 @@ class _Run:
         stack = self.prepared.stack
         for each in _each(error):
             self.ui.say(f"  failed: {each}")
-        self.ui.say(f"returning {stack} to what it was")
+        self.ui.say(f"returning {title(stack)} to what it was")
         try:
             sender = self._restore(revision)
             history.forget(self.engine, [one for one in observe(self.engine, stack).revisions if one.is_open])
         except SwarmkitError as second:
-            hint = f"swarmkit stack rollback {stack} tries again"
+            hint = f"{way_back(stack)} tries again"
             failure = OperationFailed(
-                f"could not be returned to what it was: {second}", where=stack, hint=hint
+                f"could not be returned to what it was: {second}", where=title(stack), hint=hint
             )
             raise Problems([error, failure]) from None
         errors = list(_rolled_back(error))
@@ -175,7 +174,7 @@ class _Run:
             errors.append(
                 NotConverged(
                     f"it is what it was, and that does not run either: {second}",
-                    where=stack,
+                    where=title(stack),
                     rolled_back=True,
                 )
             )
@@ -187,13 +186,13 @@ class _Run:
         stack, to = self.prepared.stack, revision.before
 
         def is_settled() -> bool:
-            return all(one.update_state != "rollback_started" for one in services(self.engine, stack))
+            return all(one.update_state != "rollback_started" for one in services_in(self.engine, stack))
 
         # What the swarm rolls back by itself comes to its end first, or that would look like a failure.
         wait_for(
             is_settled,
             self.options.timeout,
-            lambda: NotConverged("the swarm still rolls back services", where=stack),
+            lambda: NotConverged("the swarm still rolls back services", where=title(stack)),
         )
         plan = plan_return(stack, to, observe(self.engine, stack))
         sender = self._sender(to.depends_on, frozenset(to.services), insist=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -14,10 +14,11 @@ from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.deploy.plan import Change, LiveStack, removal, waves
 from swarmkit.deploy.report import describe
 from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, raise_all
-from swarmkit.names import STACK_LABEL
+from swarmkit.names import CANARY_LABEL, STACK_LABEL
 from swarmkit.remote import Engine, EngineError, Fleet
+from swarmkit.services.canary import retire
 from swarmkit.services.converge import wait_gone
-from swarmkit.swarm import filters
+from swarmkit.swarm import filters, services
 from swarmkit.ui import Ui
 from swarmkit.waiting import POLL_SECONDS, wait_for
 
@@ -34,6 +35,8 @@ def remove(engine: Engine, ui: Ui, lock: Lock, changes: Sequence[Change], timeou
         lock.check()
         ui.say(f"  {describe(change)}")
     gone = {str(one.live_id): one.name for one in changes if one.kind == "service"}
+    if gone:
+        _retire(engine, gone, timeout)
     for identity in gone:
         _when_free(partial(engine.delete, f"/services/{identity}"))
     if gone:
@@ -55,6 +58,14 @@ def remove(engine: Engine, ui: Ui, lock: Lock, changes: Sequence[Change], timeou
         return not left
 
     wait_for(are_gone, timeout, lambda: NotConverged("networks are still there", where=", ".join(left)))
+
+
+def _retire(engine: Engine, service_ids: Iterable[str], timeout: float) -> None:
+    """Let canaries among these services go without losing a request."""
+    known = {one.id for one in services(engine) if CANARY_LABEL in one.labels}
+    for identity in service_ids:
+        if identity in known:
+            retire(engine, identity, timeout)
 
 
 def _when_free(remove: Callable[[], None]) -> None:

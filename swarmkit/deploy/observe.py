@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from swarmkit.compose.convert import DesiredStack
 from swarmkit.deploy import history
 from swarmkit.deploy.plan import LiveStack, used_ids
+from swarmkit.deploy.scope import belongs
 from swarmkit.names import MOVE_LABEL, STACK_LABEL
 from swarmkit.remote import Engine
 from swarmkit.services.moves import settled
@@ -14,7 +15,7 @@ from swarmkit.swarm import Service, filters, services
 
 
 def observe(engine: Engine, stack: str) -> LiveStack:
-    """What the swarm holds of a stack."""
+    """What the swarm holds of a stack, or of another scope."""
     ours = filters(label=f"{STACK_LABEL}={stack}")
     overlays = engine.get("/networks", filters(scope="swarm"))
     configs = engine.get("/configs", ours)
@@ -23,7 +24,7 @@ def observe(engine: Engine, stack: str) -> LiveStack:
     moved = set()
     for one in engine.get("/services"):
         labels = one["Spec"].get("Labels") or {}
-        if labels.get(STACK_LABEL) == stack:
+        if belongs(one["Spec"], stack):
             own.append({**one, "Spec": settled(one["Spec"])})
             moved |= {one["Spec"]["Name"]} if MOVE_LABEL in labels else set()
             continue

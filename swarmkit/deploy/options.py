@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from swarmkit.cluster.lock import Lock, locked
 from swarmkit.deploy import history
+from swarmkit.deploy.scope import told
 from swarmkit.remote import Engine
 from swarmkit.ui import Ui
 
@@ -28,7 +29,7 @@ class Options:
 
 
 def locked_stack(engine: Engine, ui: Ui, stack: str, options: Options) -> AbstractContextManager[Lock]:
-    """Hold the lock of a stack; raises OperationFailed where somebody else has it."""
+    """Hold the lock of a stack, or of another scope; raises OperationFailed where somebody else has it."""
     return locked(
         engine,
         ui,
@@ -36,5 +37,5 @@ def locked_stack(engine: Engine, ui: Ui, stack: str, options: Options) -> Abstra
         wait=options.lock_wait,
         break_it=options.break_lock,
         name=history.short("swarmkit-lock-", stack),
-        what=f"the stack {stack}",
+        what=told(stack),
     )

@@ -20,6 +20,7 @@ from swarmkit.deploy.plan import (
     Plan,
     as_desired,
     at_live_scale,
+    canaries,
     dependencies,
     only,
     orphans,
@@ -115,6 +116,8 @@ def prepare(
         desired = pinned(desired_with({**stand_ins, **built})[0], found)
     if left and not prune:
         ui.warn(f"no longer in the file, and left running: {', '.join(left)} (--prune removes them)")
+    for canary in canaries(desired, live) if not chosen else ():
+        ui.warn(f"{canary} is a canary, and stays: swarmkit update … --continue or --abort decides on it")
 
     def planner(live: LiveStack) -> Plan:
         return plan_stack(desired, live, prune=prune, replace_secrets=replace_secrets)

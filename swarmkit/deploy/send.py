@@ -13,13 +13,14 @@ from swarmkit.compose.convert import Spec
 from swarmkit.deploy.history import Stored
 from swarmkit.deploy.plan import COMPLETED, Change, Dependencies, is_job, ports, referred, with_ids
 from swarmkit.deploy.report import describe
+from swarmkit.deploy.scope import services_in
 from swarmkit.errors import OperationFailed, SwarmkitError, raise_all
 from swarmkit.images.credentials import Credentials
 from swarmkit.images.resolve import needs_credentials
 from swarmkit.remote import Engine, EngineError, Fleet, while_stale
 from swarmkit.services.converge import Goal, ServiceProgress, Verdict, Watch, converge, read
 from swarmkit.services.placement import published
-from swarmkit.swarm import Service, services
+from swarmkit.swarm import Service
 from swarmkit.ui import Ui
 from swarmkit.waiting import POLL_SECONDS
 
@@ -69,7 +70,7 @@ class Sender:
             "config": _ids(self.engine, "config"),
             "secret": _ids(self.engine, "secret"),
         }
-        known = {one.name: one.id for one in services(self.engine, self.stack) if one.name in self.names}
+        known = {one.name: one.id for one in services_in(self.engine, self.stack) if one.name in self.names}
         conditions = {
             name: {
                 one: how for one, how in self.wanted.get(name, {}).items() if one in known or one in waiting

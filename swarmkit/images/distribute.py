@@ -33,7 +33,7 @@ def pull(engine: Engine, reference: str) -> bool:
     if not at:
         raise ValueError(f"not a reference by digest: {reference}")
     repository = _untagged(name)
-    if image_id(engine, f"{repository}@{digest}"):
+    if image_id(engine, held_as(reference)):
         return False
     # In the cluster's registry the node's certificate counts, and no credentials of the user's.
     credentials: dict[str, str] | None = {} if repository.startswith(f"{REGISTRY}/") else None
@@ -44,6 +44,12 @@ def pull(engine: Engine, reference: str) -> bool:
         if problem := message.get("error"):
             raise OperationFailed(f"{reference} cannot be pulled: {problem}", where=engine.name)
     return True
+
+
+def held_as(reference: str) -> str:
+    """The reference by which an engine finds what it has: without the tag, where there is a digest."""
+    name, at, digest = reference.partition("@")
+    return f"{_untagged(name)}@{digest}" if at else name
 
 
 def _untagged(name: str) -> str:

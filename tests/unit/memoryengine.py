@@ -36,6 +36,9 @@ class MemoryEngine(Engine):
         self.held: dict[str, dict[str, dict[str, Any]]] = {
             kind: {} for kind in ("services", "configs", "secrets", "networks")
         }
+        # What it has of images, by reference, and the digests that registries tell; none answers else.
+        self.images: dict[str, dict[str, Any]] = {}
+        self.digests: dict[str, str] = {}
         self.index = 10
         self.turn = threading.Lock()
         self.looks: dict[str, int] = {}
@@ -54,6 +57,14 @@ class MemoryEngine(Engine):
                 return {"SystemTime": _now()}
             case ["nodes"]:
                 return [NODE]
+            case ["images", *name, "json"]:
+                if "/".join(name) not in self.images:
+                    raise EngineError("no such image", 404)
+                return {"Id": "sha256:1", "Config": self.images["/".join(name)]}
+            case ["distribution", *name, "json"]:
+                if "/".join(name) not in self.digests:
+                    raise EngineError("dial tcp: connection refused", 500)
+                return {"Descriptor": {"digest": self.digests["/".join(name)]}}
             case ["tasks"]:
                 return [
                     task
@@ -157,6 +168,8 @@ class MemoryEngine(Engine):
         return {**service, "ServiceStatus": counts}
 
     def _tasks(self, service: dict[str, Any]) -> list[dict[str, Any]]:
+        if service["Spec"].get("Mode", {}).get("Replicated", {}).get("Replicas", 1) == 0:
+            return []
         state = self.state(service["Spec"])
         return [
             {

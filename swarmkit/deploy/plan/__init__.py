@@ -11,7 +11,8 @@ The rules:
   none of these is a difference, nor is another order in the file of what has none, such as mounts.
 - A service cannot turn from replicated to global or back, and a network cannot change at all: what
   cannot change is removed and made again, early.
-- What is in the swarm and not in the file stays, unless it is to be pruned.
+- What is in the swarm and not in the file stays, unless it is to be pruned; the canary of a service that
+  is in the file stays even then.
 - Order: what is made again goes; networks, secrets, configs, services by their dependencies, and one that
   gives up a port before the one that gets it; once those run, what is removed: services, configs, secrets,
   networks.
@@ -23,6 +24,7 @@ from swarmkit.deploy.plan.model import (
     LiveStack,
     Plan,
     name_of,
+    portable,
     referred,
     removal,
     snapshot,
@@ -32,7 +34,7 @@ from swarmkit.deploy.plan.model import (
 from swarmkit.deploy.plan.order import COMPLETED, Dependencies, dependencies, waves
 from swarmkit.deploy.plan.ports import ports
 from swarmkit.deploy.plan.services import at_live_scale, fingerprint, is_job
-from swarmkit.deploy.plan.stack import as_desired, only, orphans, plan_return, plan_stack, result
+from swarmkit.deploy.plan.stack import as_desired, canaries, only, orphans, plan_return, plan_stack, result
 
 __all__ = [
     "COMPLETED",
@@ -43,6 +45,7 @@ __all__ = [
     "Plan",
     "as_desired",
     "at_live_scale",
+    "canaries",
     "config_version",
     "dependencies",
     "fingerprint",
@@ -52,6 +55,7 @@ __all__ = [
     "orphans",
     "plan_return",
     "plan_stack",
+    "portable",
     "ports",
     "referred",
     "removal",

@@ -15,7 +15,7 @@ from swarmkit.names import IMAGE_LABEL, REPLICAS_LABEL, SPEC_LABEL
 from swarmkit.swarm import Service
 
 # Labels that say what was sent; of no interest to people where something else changes as well.
-_MARKS = tuple(f"labels.{label}" for label in (SPEC_LABEL, REPLICAS_LABEL, IMAGE_LABEL))
+MARKS = tuple(f"labels.{label}" for label in (SPEC_LABEL, REPLICAS_LABEL, IMAGE_LABEL))
 _MODES = {"replicatedjob": "replicated-job", "globaljob": "global-job"}
 _JOB_NOTE = "a job: what it does cannot be undone"
 
@@ -78,7 +78,7 @@ class ServicePlanner:
         names = self._network_names(spec, held)
         now = readable(held, names)
         fields = differences(readable(spec, {}), now, extra=not same)
-        marks = {key: fields.pop(key) for key in _MARKS if key in fields}
+        marks = {key: fields.pop(key) for key in MARKS if key in fields}
         if name in self.restarted:
             yield from _made_again(spec, found, fields)
             return

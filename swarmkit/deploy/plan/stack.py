@@ -37,6 +37,7 @@ from swarmkit.deploy.plan.order import Dependencies, check, dependencies
 from swarmkit.deploy.plan.ports import handed_over, ports
 from swarmkit.deploy.plan.services import ServicePlanner, is_job, stamped
 from swarmkit.errors import OperationFailed, SwarmkitError, UsageError, raise_all
+from swarmkit.names import CANARY_LABEL
 
 
 def plan_stack(
@@ -60,8 +61,9 @@ def plan_stack(
     secrets, of_secrets, notes = secret_changes(desired, live, replace_unknown=replace_secrets, salt=salt)
     named = with_versions(desired, {"config": config_names(desired, live), "secret": secrets})
     networks = network_changes(named, live)
-    gone = _orphaned(named, live) if prune else []
-    stay = [] if prune else [one for one in _orphaned(named, live) if name_of(one) in networks.restarted]
+    orphaned = _orphaned(named, live)
+    gone = [one for one in orphaned if not _is_canary(one, named)] if prune else []
+    stay = [one for one in orphaned if one not in gone and name_of(one) in networks.restarted]
     specs = [stamped(service) for service in named.services]
     names = live.network_names()
     specs += [portable(service["Spec"], names) for service in stay]
@@ -133,7 +135,12 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
 
 def orphans(desired: DesiredStack, live: LiveStack) -> list[str]:
     """The names of services that are in the swarm and no longer in the file."""
-    return [name_of(service) for service in _orphaned(desired, live)]
+    return [name_of(one) for one in _orphaned(desired, live) if not _is_canary(one, desired)]
+
+
+def canaries(desired: DesiredStack, live: LiveStack) -> list[str]:
+    """The names of services that are no more than canaries of those in the file."""
+    return [name_of(one) for one in _orphaned(desired, live) if _is_canary(one, desired)]
 
 
 def with_versions(desired: DesiredStack, names: Mapping[Stored, Mapping[str, str]]) -> DesiredStack:
@@ -219,6 +226,12 @@ def _gone(to: Snapshot, live: LiveStack) -> Iterator[SwarmkitError]:
 def _orphaned(desired: DesiredStack, live: LiveStack) -> list[Mapping[str, Any]]:
     wanted = {service.name for service in desired.services}
     return sorted((service for service in live.services if name_of(service) not in wanted), key=name_of)
+
+
+def _is_canary(service: Mapping[str, Any], desired: DesiredStack) -> bool:
+    """Whether a service is there for another one of the stack: what tries it decides what becomes of it."""
+    of = (service["Spec"].get("Labels") or {}).get(CANARY_LABEL)
+    return any(one.name == of for one in desired.services)
 
 
 def _orphan_removal(
