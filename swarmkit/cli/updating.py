@@ -288,6 +288,8 @@ def _carry_out(
     if prepared.plan.changes:
         if revision.new is not None and not dry_run:
             bring_image(swarm, ui, revision.new, revision.unresolved, insist=insist)
+        if revision.unresolved is not None:
+            ui.warn(revision.unresolved.warning())
         specs = [revision.before, revision.after]
         for line in cautions(revision.before, revision.after, look(swarm, revision.service, specs)):
             ui.warn(line)

@@ -28,8 +28,8 @@ T = TypeVar("T")
 ORDERS = ("start-first", "stop-first")
 FAILURE_ACTIONS = ("rollback", "pause", "continue")
 
-# What the engine does where a service says nothing of updates. Sent in part, the rest would be zero, which
-# for the parallelism means all tasks at once (docker/cli, updateConfigFromDefaults).
+# What the engine does where a service says nothing of updates, or of rollbacks. Sent in part, the rest would
+# be zero, which for the parallelism means all tasks at once (docker/cli, updateConfigFromDefaults).
 _UPDATE_DEFAULTS: Mapping[str, Any] = {
     "Parallelism": 1,
     "FailureAction": "pause",
@@ -425,6 +425,9 @@ def edited(spec: Spec, edits: Edits, known: Known) -> Spec:
         result["Labels"] = _mapping(spec.get("Labels"), edits.labels, edits.label_rm)
     if edits.update:
         result["UpdateConfig"] = {**(spec.get("UpdateConfig") or _UPDATE_DEFAULTS), **edits.update}
+    if order := edits.update.get("Order"):
+        # The swarm's own way back goes by another setting, and is to have no gap either.
+        result["RollbackConfig"] = {**(spec.get("RollbackConfig") or _UPDATE_DEFAULTS), "Order": order}
     return result
 
 

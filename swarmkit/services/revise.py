@@ -74,7 +74,7 @@ def update(swarm: Swarm, service: Service, edits: Edits) -> Revision:
     `look_up` raises.
     """
     _refuse(service)
-    image, unresolved, credentials = _image(swarm, edits)
+    image, unresolved, credentials = _image(swarm, service, edits)
     known = known_names(swarm.engine)
 
     def planner(live: LiveStack) -> Plan:
@@ -90,7 +90,7 @@ def update(swarm: Swarm, service: Service, edits: Edits) -> Revision:
 def canary(swarm: Swarm, service: Service, edits: Edits, percent: int) -> Revision:
     """Plan to try the options on a canary that gets so many percent of the requests; raises as `update`."""
     _refuse(service)
-    image, unresolved, credentials = _image(swarm, edits)
+    image, unresolved, credentials = _image(swarm, service, edits)
     known = known_names(swarm.engine)
 
     def planner(live: LiveStack) -> Plan:
@@ -175,13 +175,20 @@ def _check_routes(engine: Engine, name: str, spec: Spec) -> None:
     raise_all([error for error in found.errors if error.where == name])
 
 
-def _image(swarm: Swarm, edits: Edits) -> tuple[NewImage | None, Unresolved | None, Credentials]:
-    """The image that was asked for, and what a registry did not know of it."""
+def _image(
+    swarm: Swarm, service: Service, edits: Edits
+) -> tuple[NewImage | None, Unresolved | None, Credentials]:
+    """The image that was asked for, and what a registry did not know of it.
+
+    A registry that is away must not restart what runs the image of that name already.
+    """
     credentials = Credentials.read(os.environ)
     if not edits.image:
         return None, None, credentials
     found = look_up(swarm.engine, edits.image, credentials)
     if isinstance(found, Unresolved):
+        if service.image.partition("@")[0] == found.reference:
+            return None, None, credentials
         return NewImage(edits.image, Image(found.reference)), found, credentials
     return NewImage(edits.image, found), None, credentials
 

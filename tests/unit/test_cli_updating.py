@@ -149,6 +149,10 @@ def test_an_image_that_cannot_be_had_stops_nothing(command: Command, engine: Mem
     engine.images["none:1"] = {}
     command("update", "web", "--image", "none:1")
     assert image(engine) == "none:1"
+    assert "cannot be reached" in command.err
+    command("update", "web", "--image", "x:2")
+    engine.digests.clear()
+    assert "nothing to do" in command("update", "web", "--image", "x:2")
 
 
 @pytest.mark.usefixtures("web")

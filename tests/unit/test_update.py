@@ -87,6 +87,7 @@ def test_several_options_make_one_spec() -> None:
         "MaxFailureRatio": 0,
         "Order": "start-first",
     }
+    assert found["RollbackConfig"] == {**found["UpdateConfig"], "Parallelism": 1}
     assert found["TaskTemplate"]["Resources"] == {
         "Limits": {"NanoCPUs": 1_500_000_000},
         "Reservations": {"MemoryBytes": 64 * 1024 * 1024},
