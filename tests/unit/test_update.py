@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmkit.deploy.history import Revision, Snapshot
@@ -204,6 +204,7 @@ def inverse(before: Mapping[str, str], new: Mapping[str, str], gone: Sequence[st
     return lines(back), [key for key in new if key not in before]
 
 
+@settings(deadline=None)
 @given(PAIRS, PAIRS, st.sets(NAMES), st.sampled_from(["env", "label", "container_label"]))
 def test_an_update_and_its_inverse_give_the_spec_back(
     before: dict[str, str], new: dict[str, str], removed: set[str], what: str
@@ -216,6 +217,7 @@ def test_an_update_and_its_inverse_give_the_spec_back(
     assert same(changed(there, **{what: tuple(back), f"{what}_rm": tuple(away)}), start)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["node.role==worker", "node.labels.a!=b", "node.id==x"]), unique=True),
     st.lists(st.sampled_from(["node.role==worker", "node.labels.a!=b", "node.id==x"]), unique=True),
@@ -229,6 +231,7 @@ def test_constraints_and_mounts_that_are_added_can_be_taken_away(before: list[st
     assert same(changed(there, constraint_rm=added, mount_rm=tuple(f"/{each}" for each in added)), start)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["limit_cpu", "limit_memory", "reserve_cpu", "reserve_memory"]))
 def test_a_limit_of_0_takes_it_away(option: str) -> None:
     value = "1" if option.endswith("cpu") else "8M"
