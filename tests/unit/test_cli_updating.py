@@ -232,8 +232,10 @@ def test_a_service_without_a_stack_has_revisions_of_its_own(command: Command, en
     assert "nothing to do" in command("update", "web", "--image", "x:3")
     command("rollback", "web")
     assert image(engine, "web").startswith("x:2@")
+    spec(engine, "web")["Mode"]["Replicated"]["Replicas"] = 0
     command("rollback", "web", "2")
     assert image(engine, "web").startswith("x:3@")
+    assert spec(engine, "web")["Mode"]["Replicated"]["Replicas"] == 0
     assert image(engine, "other") == "x:1"
     assert "there is no revision" in command.error("rollback", "other", code=2)["message"]
 
