@@ -274,8 +274,13 @@ def test_a_canary_is_made_told_of_and_gone_on_with(command: Command, engine: Mem
         ("st_web", "update"),
         ("st_web-canary", "remove"),
     ]
-    assert engine.writes[0] == "update services st_web"
-    assert engine.writes[-1] == "remove services st_web-canary"
+    assert engine.writes == [
+        "update services st_web",
+        # Its share, and then its tasks.
+        "update services st_web-canary",
+        "update services st_web-canary",
+        "remove services st_web-canary",
+    ]
     assert list(services(engine)) == ["st_web"]
     assert image(engine).startswith("x:2@")
     command("rollback", "web")
