@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from swarmkit.deploy.plan import LiveStack, Plan, plan_stack
 from swarmkit.deploy.plan.stack import canaries, orphans
+from swarmkit.deploy.scope import belongs, scope_of
 from swarmkit.errors import NotConverged, OperationFailed, UsageError
 from swarmkit.images.resolve import Image
 from swarmkit.services.canary import (
@@ -23,6 +24,7 @@ from swarmkit.services.canary import (
 )
 from swarmkit.services.edits import Asked, check
 from swarmkit.services.update import NewImage, held, updated
+from swarmkit.swarm import Service
 from tests.unit.memoryengine import MemoryEngine
 from tests.unit.stackswarm import Swarm, deployed, stack
 
@@ -198,3 +200,11 @@ def test_a_canary_goes_share_first_then_tasks(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("swarmkit.services.canary._left", lambda *_: True)
     with pytest.raises(NotConverged, match="its tasks still run after 0 s"):
         retire(engine, made["ID"], 0.1, sleep)
+
+
+def test_a_service_without_a_stack_has_its_canary_with_it_and_nothing_of_a_stack() -> None:
+    own = {"Name": "web-canary", "Labels": {"swarmkit.lb.canary": "web"}}
+    other = {"Name": "st_x", "Labels": {"swarmkit.lb.canary": "web", "com.docker.stack.namespace": "st"}}
+    assert scope_of(Service.of({"ID": "c", "Spec": own})) == "service.web"
+    assert [belongs(one, "service.web") for one in ({"Name": "web"}, own, other)] == [True, True, False]
+    assert [belongs(one, "st") for one in (own, other)] == [False, True]
