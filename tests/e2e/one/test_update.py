@@ -5,14 +5,14 @@ The tests run in the order of the file; each leaves the stack as the next expect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.conftest import Swarmkit
-from tests.e2e.conftest import BOX, Lab, bring_box, swarm_of_one
+from tests.e2e.conftest import BOX, Lab, bring_box
 
 NEXT = BOX.replace(":1/box:1", ":1/box:2")
 # Its health is that it has not been told to fail.
@@ -25,7 +25,7 @@ CHECK = {
 }
 WEB = {
     "image": BOX,
-    "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.2; done"],
+    "command": ["sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.2; done"],
     "environment": {"COLOUR": "blue"},
     "healthcheck": CHECK,
     "deploy": {
@@ -36,20 +36,14 @@ WEB = {
 }
 
 
-@pytest.fixture(scope="module")
-def lab(machines: Callable[[int], Lab]) -> Lab:
-    return machines(1)
-
-
-@pytest.fixture(scope="module")
-def sk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarmkit]:
-    with swarm_of_one(lab, tmp_path_factory.mktemp("update")) as sk:
-        bring_box(lab, "m1")
-        lab.shell("m1", f"docker tag {BOX} {NEXT}")
-        file = sk.folder / "app.yml"
-        file.write_text(yaml.safe_dump({"services": {"web": WEB}}))
-        sk("stack", "up", str(file))
-        yield sk
+@pytest.fixture(scope="module", autouse=True)
+def app(lab: Lab, sk: Swarmkit) -> None:
+    """A stack with the service that the tests change."""
+    bring_box(lab, "m1")
+    lab.shell("m1", f"docker tag {BOX} {NEXT}")
+    file = sk.folder / "app.yml"
+    file.write_text(yaml.safe_dump({"services": {"web": WEB}}))
+    sk("stack", "up", str(file))
 
 
 @pytest.fixture
@@ -88,7 +82,7 @@ def test_an_update_is_on_its_tasks_when_the_command_ends(
 
 
 def test_a_deployment_would_set_it_back_and_says_so(sk: Swarmkit) -> None:
-    shown = sk("stack", "up", str(sk.folder / "app.yml"), "--dry-run").stdout
+    shown = sk("stack", "up", str(sk.folder / "app.yml"), "--name", "app", "--dry-run").stdout
     assert "env.COLOUR green → blue" in shown
     assert f"image {NEXT} → {BOX}" in shown
     assert "labels.team a → nothing" in shown
@@ -102,7 +96,7 @@ def test_a_rollback_returns_what_was_there_and_keeps_the_scale(
     assert (done["changed"], done["converged"]) == (1, True)
     assert tasks() == dict.fromkeys(("app_web.1", "app_web.2", "app_web.3"), BOX)
     assert spec(lab)["TaskTemplate"]["ContainerSpec"]["Env"] == ["COLOUR=blue"]
-    assert sk.json("stack", "up", str(sk.folder / "app.yml"), "--dry-run")["changed"] == 0
+    assert sk.json("stack", "up", str(sk.folder / "app.yml"), "--name", "app", "--dry-run")["changed"] == 0
 
 
 @pytest.mark.parametrize("action", ["rollback", "continue"])
@@ -113,7 +107,7 @@ def test_an_update_that_does_not_become_healthy_is_taken_back(
     options = ("--env", "BROKEN=yes", "--failure-action", action, "--timeout", "60")
     error = sk("update", "web", *options, "-o", "json", code=4).json["error"]
     assert (error["where"], error["rolled_back"]) == ("app_web", True)
-    assert "healthy" in error["message"]
+    assert "health check failed" in error["message"]
     assert len(tasks()) == 3
     assert spec(lab) == before
     assert history(sk) == known
@@ -127,7 +121,7 @@ def test_an_image_that_nobody_has_changes_nothing(lab: Lab, sk: Swarmkit) -> Non
 
 
 def test_a_service_without_a_stack_is_updated_and_rolled_back_too(lab: Lab, sk: Swarmkit) -> None:
-    lab.shell("m1", f"docker service create -d --name lone --no-healthcheck {BOX} sleep 3600")
+    lab.shell("m1", f"docker service create -d --name lone --stop-grace-period 1s {BOX} sleep 3600")
     assert "there is no revision" in sk("rollback", "lone", code=2).error
     sk("update", "lone", "--env", "A=1", "--monitor", "1s")
     assert spec(lab, "lone")["TaskTemplate"]["ContainerSpec"]["Env"] == ["A=1"]
