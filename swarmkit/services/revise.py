@@ -219,7 +219,7 @@ def bring_image(
             raise _missing(unresolved) if unresolved else OperationFailed(f"it has no image {reference}")
 
     with ui.progress() as shown:
-        shown.update(f"  {reference} to {len(hosts)} nodes")
+        shown.update(f"  {reference} to {len(hosts)} node{'' if len(hosts) == 1 else 's'}")
         outcomes = fleet.map(bring, hosts)
     failed: list[SwarmkitError] = []
     for name, error in outcomes.errors.items():
@@ -232,4 +232,8 @@ def bring_image(
 
 
 def _missing(unresolved: Unresolved) -> OperationFailed:
-    return OperationFailed(unresolved.warning(), hint="nothing was changed; is the name right?")
+    # What that would lead to is of no interest where it is not done.
+    return OperationFailed(
+        unresolved.warning().partition("; ")[0],
+        hint="nothing was changed; is the name right? for a private registry: docker login",
+    )
