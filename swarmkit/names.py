@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # docker's, on whatever belongs to a stack, and on services for the image as the file writes it
 # (docker/cli, cli/compose/convert).
 STACK_LABEL = "com.docker.stack.namespace"
@@ -45,7 +47,31 @@ CANARY_BASE_LABEL = "swarmkit.canary.base"
 # The overlay network that joins the balancer and the services it sends requests to.
 EDGE_NETWORK = "swarmkit-edge"
 
+# How long the names of configs and secrets can be (moby/swarmkit, validateConfigOrSecretAnnotations).
+CONFIG_NAME_LIMIT = 64
+_VERSION_DIGITS = 10
+
 
 def is_own(stack: str) -> bool:
     """Whether a stack is called as swarmkit's own are: the registry, the load balancer."""
     return stack == "swarmkit" or stack.startswith("swarmkit-")
+
+
+def version(first: str, digest: str) -> str:
+    """The name of another version of the config, or secret, whose first one is called `first`.
+
+    `digest` are hexadecimal digits that tell contents apart; as many of them as there is room for are used.
+    """
+    return f"{_base(first)}-{digest[:_VERSION_DIGITS]}"
+
+
+def is_version(name: str, first: str) -> bool:
+    """Whether a name is that of a version of `first`, which is one itself."""
+    mark = name.removeprefix(f"{_base(first)}-")
+    return name == first or (
+        mark != name and re.fullmatch(f"[0-9a-f]{{{_VERSION_DIGITS}}}", mark) is not None
+    )
+
+
+def _base(first: str) -> str:
+    return first[: CONFIG_NAME_LIMIT - _VERSION_DIGITS - 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swarmkit.balancer.routes import configuration, routes
+from swarmkit.balancer.routes import routes
 from swarmkit.compose.load import parse
 from swarmkit.deploy.apply import carry_out
 from swarmkit.deploy.down import down
@@ -44,6 +44,6 @@ def follow_routes(
         return []
     source = folder("nginx") / "stack.yml"
     text = source.read_text(encoding="utf-8")
-    project = parse(text, str(source), source.parent, {"ROUTES": configuration(found.routes)})
+    project = parse(text, str(source), source.parent, {})
     prepared = prepare(swarm, ui, project, BALANCER_STACK, dry_run=dry_run, images=images)
     return (prepared.plan if dry_run else carry_out(swarm.engine, ui, prepared, options)).changes

@@ -14,15 +14,14 @@ from typing import Any
 from swarmkit.compose import models
 from swarmkit.compose.models import ComposeFile
 from swarmkit.errors import UsageError
+from swarmkit.names import CONFIG_NAME_LIMIT, is_version
 from swarmkit.yamlfile import Loc, YamlFile
 
 _STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 SERVICE_NAME_LIMIT = 63
-CONFIG_NAME_LIMIT = 64
 # Services and networks; then configs and secrets.
 _NAME = re.compile(r"[A-Za-z0-9](?:[-_]*[A-Za-z0-9]+)*", re.ASCII)
 _FILE_NAME = re.compile(r"[A-Za-z0-9]+(?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
-_VERSION_DIGITS = 10
 
 
 def check_stack_name(stack: str) -> None:
@@ -39,26 +38,6 @@ def name_of(stack: str, key: str, definition: models.Definition | None) -> str:
     if definition is None:
         return f"{stack}_{key}"
     return definition.name or (key if definition.external else f"{stack}_{key}")
-
-
-def version(first: str, digest: str) -> str:
-    """The name of another version of the config, or secret, whose first one is called `first`.
-
-    `digest` are hexadecimal digits that tell contents apart; as many of them as there is room for are used.
-    """
-    return f"{_base(first)}-{digest[:_VERSION_DIGITS]}"
-
-
-def is_version(name: str, first: str) -> bool:
-    """Whether a name is that of a version of `first`, which is one itself."""
-    mark = name.removeprefix(f"{_base(first)}-")
-    return name == first or (
-        mark != name and re.fullmatch(f"[0-9a-f]{{{_VERSION_DIGITS}}}", mark) is not None
-    )
-
-
-def _base(first: str) -> str:
-    return first[: CONFIG_NAME_LIMIT - _VERSION_DIGITS - 1]
 
 
 @dataclass(frozen=True)

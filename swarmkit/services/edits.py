@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from swarmkit.compose.convert import Spec
-from swarmkit.compose.naming import is_version
 from swarmkit.compose.units import duration, nano_cpus, size
 from swarmkit.deploy.history import Stored
 from swarmkit.deploy.plan.model import REFERENCES
 from swarmkit.errors import SwarmkitError, UsageError, raise_all
-from swarmkit.names import CANARY_LABEL, RESERVED_PREFIX, ROUTE_PREFIX, STACK_LABEL
+from swarmkit.names import CANARY_LABEL, RESERVED_PREFIX, ROUTE_PREFIX, STACK_LABEL, is_version
 from swarmkit.swarm import SECOND
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import pytest
 
 from swarmkit.compose.convert import convert
 from swarmkit.compose.load import Options, Project, parse
-from swarmkit.compose.naming import CONFIG_NAME_LIMIT, is_version, version
 from swarmkit.errors import Problems, SwarmkitError
+from swarmkit.names import CONFIG_NAME_LIMIT, is_version, version
 
 
 def project(text: str, name: str = "st") -> Project:

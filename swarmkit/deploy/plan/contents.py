@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from swarmkit.compose.convert import DesiredConfig, DesiredSecret, DesiredStack
-from swarmkit.compose.naming import is_version, version
 from swarmkit.deploy.history import Stored
 from swarmkit.deploy.plan.model import (
     Action,
@@ -31,7 +30,7 @@ from swarmkit.deploy.plan.model import (
     name_of,
     referred,
 )
-from swarmkit.names import SECRET_LABEL
+from swarmkit.names import SECRET_LABEL, is_version, version
 
 # Hidden from people, and from whoever reads a plan; that it differs is all there is to say.
 _HIDDEN = "(hidden)"
