@@ -562,7 +562,9 @@ def _locations(route: Route, handling: list[str]) -> list[str]:
     if route.path == "/":
         lines = _block("location /", [*name, *branch, *handling])
     else:
-        exact = ["return 308 $uri/$is_args$args;"] if route.strip and not final else [*branch, *handling]
+        exact = (
+            [f"return 308 {route.path}/$is_args$args;"] if route.strip and not final else [*branch, *handling]
+        )
         lines = _block(f"location = {route.path}", [*name, *exact])
         lines += _block(f"location {route.path}/", [*name, *branch, *handling])
     if not final:
@@ -599,12 +601,12 @@ def _handling(one: _Served, fallback: bool) -> list[str]:
         lines += _json_log()
     if not route.strip:
         return [*lines, f"proxy_pass http://{route.name};"]
-    # The part of what the client sent, as it sent it: nginx's own way would decode it.
+    # What the client sent, as it sent it: nginx's own ways decode it, or encode it once more.
+    rest = f"^{re.escape(route.path)}(?<swarmkit_rest>/.*)$"
     return [
         *lines,
         f"set $swarmkit_prefix {route.path};",
-        f'if ($request_uri !~ "^{re.escape(route.path)}(/.*)$") {{ return 404 "no route here\\n"; }}',
-        "set $swarmkit_rest $1;",
+        f'if ($request_uri !~ "{rest}") {{ return 404 "no route here\\n"; }}',
         f"proxy_pass http://{route.name}$swarmkit_rest;",
     ]
 

@@ -2,17 +2,18 @@
 
 Each address answers on port 9000 with who it is and what it got, as JSON, and on port 9001 with its name and
 an echo of what comes. 127.0.0.3 reads a request whose path has `poison` in it and hangs up. On 127.0.0.4
-nothing listens.
+nothing listens. Port 9002 is there on all addresses, for who finds this container by its name.
 """
 
 import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 NAMES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-seen = dict.fromkeys(NAMES, 0)
+seen = dict.fromkeys([*NAMES, "any"], 0)
 
 
 async def http(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,7 +27,9 @@ async def http(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWr
             writer.close()
             return
         if given.get("upgrade") == "websocket":
-            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            )
             while data := await reader.read(1000):
                 writer.write(data)
             return
@@ -51,22 +54,24 @@ async def echo(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.close()
 
 
+Serve = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+async def listen(name: str, address: str, port: int, serve: Serve) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(name, reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    await asyncio.start_server(handle, address, port)
+
+
 async def main() -> int:
     for name in NAMES:
-        for port, serve in ((9000, http), (9001, echo)):
-
-            async def handle(
-                reader: asyncio.StreamReader,
-                writer: asyncio.StreamWriter,
-                name: str = name,
-                serve=serve,  # type: ignore[no-untyped-def]
-            ) -> None:
-                try:
-                    await serve(name, reader, writer)
-                except (asyncio.IncompleteReadError, ConnectionError):
-                    writer.close()
-
-            await asyncio.start_server(handle, name, port)
+        await listen(name, name, 9000, http)
+        await listen(name, name, 9001, echo)
+    await listen("any", "0.0.0.0", 9002, http)
     Path("/run/swarmkit/log").mkdir(exist_ok=True)
     nginx = subprocess.Popen(["nginx", "-g", "daemon off;", "-c", "/run/swarmkit/current/nginx.conf"])
     return await asyncio.to_thread(nginx.wait)
