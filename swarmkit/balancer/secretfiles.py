@@ -15,28 +15,24 @@ from functools import lru_cache
 _USER_FORM = re.compile(r"[^:\s][^:]*:(\$[0-9a-z]+\$\S+|\{(PLAIN|SHA|SSHA)\}\S+|[./0-9A-Za-z]{13})(:.*)?")
 
 
+@lru_cache(maxsize=256)
 def wrong_with_certificate(pem: str) -> str:
     """Why a file cannot be a server's certificate chain and key (PEM, without a passphrase); "" if it can."""
-    return _tried(pem)
-
-
-@lru_cache(maxsize=256)
-def _tried(pem: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in pem:
+        return "has no certificate (PEM)"
+    if "PRIVATE KEY-----" not in pem:
+        return "has no private key (PEM) beside its certificate"
+    if "ENCRYPTED" in pem:
+        return "has a private key with a passphrase, which nobody could give"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # OpenSSL reads files only; this one has no place on a disk.
     handle = os.memfd_create("certificate")
     try:
         with os.fdopen(handle, "wb", closefd=False) as file:
-            file.write(pem.encode())
-        context.load_cert_chain(f"/proc/self/fd/{handle}", password="")
+            file.write(pem.encode(errors="replace"))
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
     except ssl.SSLError as error:
-        if "-----BEGIN CERTIFICATE" not in pem:
-            return "has no certificate (PEM)"
-        if "PRIVATE KEY-----" not in pem:
-            return "has no private key (PEM) beside its certificate"
         return f"is no certificate with its key: {error.reason or 'OpenSSL cannot read it'}"
-    except (OSError, ValueError):
-        return "is no certificate with a key that needs no passphrase"
     finally:
         os.close(handle)
     return ""
