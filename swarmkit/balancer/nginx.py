@@ -84,7 +84,7 @@ _HTTP = f"""\
     client_max_body_size 0;
 
     ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_session_cache shared:swarmkit_tls:4m;
+    ssl_session_cache shared:swarmkit/tls:4m;
     ssl_session_tickets off;
 
     limit_req_status 429;
@@ -413,9 +413,9 @@ def _zones(served: Sequence[_Served]) -> list[str]:
     for one in served:
         route = one.route
         if route.rate:
-            lines.append(f"limit_req_zone $binary_remote_addr zone=rate_{route.name}:1m rate={route.rate};")
+            lines.append(f"limit_req_zone $binary_remote_addr zone=rate/{route.name}:1m rate={route.rate};")
         if route.connections:
-            lines.append(f"limit_conn_zone $binary_remote_addr zone=connections_{route.name}:1m;")
+            lines.append(f"limit_conn_zone $binary_remote_addr zone=connections/{route.name}:1m;")
     return lines
 
 
@@ -438,8 +438,10 @@ def _upstream(one: _Served, fallback: bool) -> list[str]:
     route = one.route
     peers = one.fallback if fallback else one.peers
     hashed = route.sticky == "ip"
-    # A server takes less than a kilobyte, twice.
-    lines = [f"zone {route.name} {128 + 64 * (len(peers) // 32)}k;"]
+    # A server takes less than a kilobyte, twice; DNS may tell of any number. No service's name has a slash,
+    # which keeps other zones' names apart from these.
+    size = 512 if fallback else 128 + 64 * (len(peers) // 32)
+    lines = [f"zone {route.name} {size}k;"]
     if hashed:
         lines.append(f"hash {'$remote_addr' if route.is_tcp else '$binary_remote_addr'} consistent;")
     elif route.balance == "least_conn":
@@ -457,8 +459,9 @@ def _upstream(one: _Served, fallback: bool) -> list[str]:
     if route.sticky == "cookie":
         lines.append(f"sticky cookie swarmkit_{re.sub('[^A-Za-z0-9]', '_', route.name)} path=/ httponly;")
     if not route.is_tcp:
-        # Less than the 5 s after which common servers close an idle connection: a request must not meet that.
-        lines += ["keepalive 64;", "keepalive_timeout 2s;", "keepalive_requests 10000;"]
+        # Less than the 2 s (gunicorn) or 5 s after which common servers close an idle connection: a POST that
+        # meets that could not be tried again.
+        lines += ["keepalive 64;", "keepalive_timeout 1s;", "keepalive_requests 10000;"]
     return lines
 
 
@@ -497,22 +500,17 @@ def _servers(served: Sequence[_Served], default: str, fallback: bool) -> list[st
 def _entry(listen: str, served: Sequence[_Served], default: str, handle: _Handle) -> list[str]:
     """The servers of one entry port: one for all hosts that share their routes, and one for the rest.
 
-    With a `default` certificate the port has TLS.
+    A host that some route names has the routes that name it, and no others: what somebody else asks for at
+    any host cannot take a path away from it. With a `default` certificate the port has TLS.
     """
-    by_host: dict[str, dict[str, _Served]] = {"": {}}
-    for one in served:
+    by_host: dict[str, list[_Served]] = {"": []}
+    for one in sorted(served, key=lambda one: one.route.path):
         for host in one.route.hosts or ("",):
-            by_host.setdefault(host, {})[one.route.path] = one
+            by_host.setdefault(host, []).append(one)
     alike: dict[tuple[object, ...], tuple[list[str], str, list[_Served]]] = {}
-    for host in sorted(by_host):
-        paths: dict[str, _Served] = {}
-        certificate = default
-        for place in _widest_first(host, by_host):
-            # What is asked for more widely serves the paths that nobody asks for more closely.
-            paths |= by_host[place]
-            own = (one.certificate for one in by_host[place].values() if one.certificate)
-            certificate = next(own, certificate) if default else ""
-        some = [paths[path] for path in sorted(paths)]
+    for host, some in sorted(by_host.items()):
+        own = (one.certificate for one in some if one.certificate)
+        certificate = next(own, default) if default else ""
         key = (bool(host), certificate, *(one.route.name for one in some))
         alike.setdefault(key, ([], certificate, some))[0].append(host)
     lines: list[str] = []
@@ -521,13 +519,6 @@ def _entry(listen: str, served: Sequence[_Served], default: str, handle: _Handle
         head = [f"listen {listen}{'' if names else ' default_server'};", *names]
         lines += _block("server", [*head, *_server(certificate, some, handle)])
     return lines
-
-
-def _widest_first(host: str, known: Mapping[str, object]) -> list[str]:
-    """Of the hosts that routes name, those that this one falls under: "" for any, wildcards, itself."""
-    labels = host.split(".")
-    wildcards = [f"*.{'.'.join(labels[at:])}" for at in range(len(labels) - 1, 0, -1)]
-    return [one for one in dict.fromkeys(["", *wildcards, host]) if one in known]
 
 
 def _server(certificate: str, some: Sequence[_Served], handle: _Handle) -> list[str]:
@@ -581,14 +572,14 @@ def _handling(one: _Served, fallback: bool) -> list[str]:
         return [f'return 503 "{route.name} cannot be reached: {_plain_text(one.unreachable)}\\n";']
     lines: list[str] = []
     if one.auth:
-        lines += [f"auth_basic {route.name};", f"auth_basic_user_file {one.auth};"]
+        lines += [f'auth_basic "service {route.name}";', f"auth_basic_user_file {one.auth};"]
         # The password was for the balancer, and goes no further.
         lines.append('set $swarmkit_authorization "";')
     if route.rate:
         burst = int(route.rate.split("r/")[0]) if route.burst < 0 else route.burst
-        lines.append(f"limit_req zone=rate_{route.name}{f' burst={burst} nodelay' if burst else ''};")
+        lines.append(f"limit_req zone=rate/{route.name}{f' burst={burst} nodelay' if burst else ''};")
     if route.connections:
-        lines.append(f"limit_conn connections_{route.name} {route.connections};")
+        lines.append(f"limit_conn connections/{route.name} {route.connections};")
     if route.body != "0":
         lines.append(f"client_max_body_size {route.body};")
     if route.timeout:
@@ -629,7 +620,7 @@ def _stream_server(one: _Served, default: str) -> list[str]:
     if certificate:
         lines += [f"ssl_certificate {certificate};", f"ssl_certificate_key {certificate};"]
     if route.connections:
-        lines.append(f"limit_conn connections_{route.name} {route.connections};")
+        lines.append(f"limit_conn connections/{route.name} {route.connections};")
     lines.append(f"proxy_timeout {route.timeout or _IDLE}s;")
     if route.log:
         lines += _json_log()

@@ -316,6 +316,8 @@ NASTY = st.one_of(
 )
 
 
+# Names that mean something to nginx, or are like those that the configuration makes.
+SPECIAL = ["off", "on", "default", "unix", "localhost", "127", "rate_off", "connections_off", "swarmkit_tls"]
 # What a label only has a meaning beside.
 BESIDE = {"burst": "rate", "strip": "path", "certificate": "tls"}
 TCP = {label.name for label in LABELS if label.tcp}
@@ -346,9 +348,10 @@ def swarms(draw: st.DrawFn) -> tuple[list[Service], list[Task]]:
         if number and draw(st.integers(0, 5)) == 0:
             labels |= {"canary": services[0].name, "weight": str(draw(st.integers(0, 100)))}
         named = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
-        services.append(service(draw(st.one_of(st.just(f"st_s{number}"), named)), **labels))
+        name = draw(st.one_of(st.just(f"st_s{number}"), st.sampled_from(SPECIAL), named))
+        services.append(service(name, **labels))
         addresses = [f"127.1.{number}.{at}" for at in range(draw(st.sampled_from([0, 1, 2, 40])))]
-        running += tasks(services[-1].name, *addresses)
+        running += tasks(name, *addresses)
     return services, running
 
 
@@ -404,29 +407,25 @@ def test_a_route_without_tasks_says_so(proxy: Proxy) -> None:
     assert (found.status, found.text) == (503, "web cannot be reached: no task runs\n")
 
 
-def test_hosts_and_paths_go_to_the_closest_route(proxy: Proxy) -> None:
+def test_requests_go_to_the_closest_host_and_there_to_the_longest_path(proxy: Proxy) -> None:
     services = [
         service("any", port="9000"),
         service("wild", port="9000", host="*.example", path="/app"),
         service("one", port="9000", host="a.example,b.example", path="/app/in"),
+        service("two", port="9000", host="b.example", path="/app"),
     ]
-    running = [*tasks("any", A), *tasks("wild", B), *tasks("one", HANGS_UP)]
+    running = [*tasks("any", A), *tasks("wild", B), *tasks("one", HANGS_UP), *tasks("two", A)]
     proxy.apply(services, running)
 
-    def who(host: str, path: str) -> str:
-        return str(proxy.get(path, Host=host).json["who"])
+    def who(host: str, path: str) -> str | int:
+        found = proxy.get(path, Host=host)
+        return str(found.json["who"]) if found.status == 200 else found.status
 
-    assert [
-        who("a.example", path) for path in ("/app/in", "/app/in/x?y", "/app/inn", "/app", "/apple", "/")
-    ] == [
-        HANGS_UP,
-        HANGS_UP,
-        B,
-        B,
-        A,
-        A,
-    ]
-    assert [who("z.example", "/app/in"), who("a.test", "/app/in")] == [B, A]
+    asked = ("/app/in", "/app/in/x?y", "/app/inn", "/app", "/apple", "/")
+    assert [who("a.example", path) for path in asked] == [HANGS_UP, HANGS_UP, 404, 404, 404, 404]
+    assert [who("B.example:8080", path) for path in asked] == [HANGS_UP, HANGS_UP, A, A, 404, 404]
+    assert [who("z.example", path) for path in asked] == [B, B, B, B, 404, 404]
+    assert [who("a.test", path) for path in asked] == [A] * 6
 
 
 def test_a_path_is_taken_off_and_the_rest_arrives_as_it_was_sent(proxy: Proxy) -> None:
@@ -529,13 +528,14 @@ def test_a_client_can_ask_so_often_and_no_more(proxy: Proxy) -> None:
 
 
 def test_a_password_lets_in_and_goes_no_further(proxy: Proxy) -> None:
+    # A service of this name is protected all the same: `auth_basic off` would be no protection.
     services = [
-        service("web", port="9000", auth="passwords"),
+        service("off", port="9000", auth="passwords"),
         service("lost", port="9000", path="/lost", auth="missing"),
     ]
-    proxy.apply(services, [*tasks("web", A), *tasks("lost", A)])
+    proxy.apply(services, [*tasks("off", A), *tasks("lost", A)])
     asked = proxy.get("/")
-    assert (asked.status, asked.headers["www-authenticate"]) == (401, 'Basic realm="web"')
+    assert (asked.status, asked.headers["www-authenticate"]) == (401, 'Basic realm="service off"')
     login = f"Basic {b64encode(b'me:open-sesame').decode()}"
     assert "authorization" not in proxy.get("/", Authorization=login).passed_on
     wrong = f"Basic {b64encode(b'me:sesame').decode()}"

@@ -292,11 +292,21 @@ def test_workers_are_as_many_as_the_smallest_entry_node_has_cores(nodes: list[No
     assert configured([], nodes=nodes).bundle.nginx.startswith(f"worker_processes {workers};\n")
 
 
-def test_what_is_asked_for_at_any_host_is_had_at_all_hosts() -> None:
+def test_a_host_that_is_named_has_the_routes_that_name_it() -> None:
     services = [service("any", port="80", path="/any"), service("one", port="80", host="a.example")]
     text = configured(services, [*tasks("any", "10.0.0.1"), *tasks("one", "10.0.0.2")]).bundle.nginx
     (named,) = re.findall(r"listen 8080;\n +server_name a\.example;(.*?)\n    }\n", text, re.DOTALL)
-    assert re.findall(r"proxy_pass http://(\w+);", named) == ["one", "one", "any", "any", "any"]
+    assert re.findall(r"proxy_pass http://(\w+);", named) == ["one", "one"]
+
+
+def test_five_hundred_services_are_no_large_configuration() -> None:
+    half = range(250)
+    services = [service(f"h{at}", port="80", host=f"h{at}.example") for at in half]
+    services += [service(f"p{at}", port="80", path=f"/p{at}") for at in half]
+    running = [
+        one for service in services for one in tasks(service.name, *(f"10.0.0.{at}" for at in range(5)))
+    ]
+    assert len(configured(services, running).bundle.nginx) < 2_000_000
 
 
 def test_hosts_that_share_their_routes_share_a_server() -> None:
