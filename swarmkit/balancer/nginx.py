@@ -165,6 +165,8 @@ _STREAM = f"""\
     access_log {RUN}/log/metrics.log swarmkit_metrics buffer=64k flush=1s;
     proxy_connect_timeout 2s;
     proxy_socket_keepalive on;
+    # Each side may say that it has no more to send, and still listen.
+    proxy_half_close on;
     proxy_next_upstream on;
     proxy_next_upstream_tries 4;
     proxy_next_upstream_timeout 20s;

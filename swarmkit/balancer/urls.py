@@ -19,10 +19,11 @@ def urls(swarm: Swarm, stack: str) -> list[str]:
     address = inventory.managers[0].address if inventory is not None else nodes(swarm.engine)[0].address
     bracketed = f"[{address}]" if ":" in address else address
     entry = (inventory and inventory.entry) or f"http://{bracketed}:{BALANCER_PORT}"
-    return [url for route in wanted for url in _urls(route, entry)]
+    return [url for route in wanted for url in urls_of(route, entry)]
 
 
-def _urls(route: Route, entry: str) -> list[str]:
+def urls_of(route: Route, entry: str) -> list[str]:
+    """The URLs of a route, for each of its hosts; `entry` is the URL of the balancer."""
     scheme, _, place = entry.partition("://")
     machine, port = (place, "") if place.endswith("]") or ":" not in place else place.rsplit(":", 1)
     if route.is_tcp:

@@ -43,11 +43,15 @@ def observe(engine: Engine, stack: str) -> LiveStack:
 
 
 def after(engine: Engine, *desired: DesiredStack, gone: Collection[str] = ()) -> list[Service]:
-    """The swarm's services as they will be once these stacks are deployed and those in `gone` removed."""
-    replaced = {service.name for stack in desired for service in stack.services}.union(gone)
-    others = [service for service in services(engine) if service.name not in replaced]
+    """The swarm's services as they will be once these stacks are deployed and those in `gone` removed: those
+    that stay keep their ids, and when they were made.
+    """
+    now = {service.name: service for service in services(engine)}
+    wanted = {service.name: service for stack in desired for service in stack.services}
+    others = [service for name, service in now.items() if name not in wanted and name not in gone]
     return others + [
-        Service.of({"ID": one.name, "Spec": one.spec}) for stack in desired for one in stack.services
+        Service.of({"ID": name, **(now[name].raw if name in now else {}), "Spec": one.spec})
+        for name, one in wanted.items()
     ]
 
 

@@ -1,8 +1,8 @@
 """Servers to stand behind nginx in one container with it, on addresses of the loopback; runs there, as PID 1.
 
-Each address answers on port 9000 with who it is and what it got, as JSON, and on port 9001 with its name and
-an echo of what comes. 127.0.0.3 reads a request whose path has `poison` in it and hangs up. On 127.0.0.4
-nothing listens. Port 9002 is there on all addresses, for who finds this container by its name.
+Each address answers on port 9000 with who it is and what it got, as JSON, and on port 9001 with its name, an
+echo of what comes, and an end. 127.0.0.3 reads a request whose path has `poison` in it and hangs up. On
+127.0.0.4 nothing listens. Port 9002 is there on all addresses, for who finds this container by its name.
 """
 
 import asyncio
@@ -51,6 +51,8 @@ async def echo(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.write(f"{name}\n".encode())
     while data := await reader.read(1000):
         writer.write(data)
+    await asyncio.sleep(0.1)
+    writer.write(b"end\n")
     writer.close()
 
 

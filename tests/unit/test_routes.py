@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkit.balancer.routes import LABELS, Canary, Route, Routes, find_secret, routes
+from swarmkit.compose.convert import Context, DesiredStack, convert
+from swarmkit.compose.load import parse
+from swarmkit.deploy.observe import after
 from swarmkit.errors import UsageError
 from swarmkit.swarm import Service
+from tests.unit.memoryengine import MemoryEngine
 
 
 def service(name: str, stack: str = "", made: str = "2026-01-01", **labels: str) -> Service:
@@ -246,3 +252,18 @@ def test_whatever_labels_say_there_is_a_route_or_a_reason(labels: dict[str, str]
     found = routes([Service.of({"ID": "x", "Spec": {"Name": name, "Labels": wanted}})])
     assert bool(found.routes or found.errors) == bool(wanted)
     assert all(isinstance(error, UsageError) for error in found.errors)
+
+
+def test_a_service_that_is_deployed_again_keeps_its_route() -> None:
+    def desired(name: str) -> DesiredStack:
+        text = "services: {web: {image: i, deploy: {labels: {swarmkit.lb.port: '80'}}}}"
+        return convert(parse(text, "stack.yml", Path("/s"), {}), name, Context(images={"web": "i"}))
+
+    engine = MemoryEngine()
+    for name in ("old", "another"):
+        (service,) = desired(name).services
+        engine.post("/services/create", service.spec)
+    # `another_web` would have it by its name, and by being the only one that is there.
+    assert [str(one) for one in routes(after(engine, desired("old"))).errors] == [
+        "another_web: old_web already has the route any host/"
+    ]
