@@ -491,11 +491,11 @@ def _servers(served: Sequence[_Served], default: str, fallback: bool) -> list[st
     lines = _entry(f"{BALANCER_PORT}", own[0], "", plain)
     if default:
         lines += _entry(f"{TLS_PORT} ssl", own[0], default, encrypted)
-    for port, some in sorted(own.items()):
-        if port and not some[0].route.has_tls:
+    for port, some in sorted((port, some) for port, some in own.items() if port):
+        if not some[0].route.has_tls:
             lines += _entry(f"{port}", some, "", handled)
-        elif port and default:
-            lines += _entry(f"{port} ssl", some, default, handled)
+        elif certificate := default or next((one.certificate for one in some if one.certificate), ""):
+            lines += _entry(f"{port} ssl", some, certificate, handled)
     return lines
 
 

@@ -197,6 +197,19 @@ def test_without_a_default_certificate_there_is_no_tls(content: str | None, reas
     assert "listen 8080 default_server" in found.bundle.nginx
 
 
+def test_a_port_with_a_certificate_of_its_own_needs_no_default() -> None:
+    services = [
+        service("web", port="80", listen="7000", tls="on", certificate="pem"),
+        service("not", port="80", listen="7001", tls="on"),
+    ]
+    found = configured(
+        services, [*tasks("web", "10.0.0.1"), *tasks("not", "10.0.0.2")], {"pem": CERTIFICATE + KEY}
+    )
+    assert [state.unreachable for state in found.routes] == ["", "there is no certificate for its port"]
+    assert "listen 7000 ssl default_server;" in found.bundle.nginx
+    assert "listen 7001" not in found.bundle.nginx
+
+
 def test_a_route_has_the_newest_version_of_its_stack_s_secret() -> None:
     secrets = {**SECRETS, "st_pem": "old", "st_pem-0123456789": CERTIFICATE + KEY, "pem": "another's"}
     web = service("st_web", "st", port="80", host="web.example", certificate="pem")
