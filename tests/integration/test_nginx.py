@@ -375,8 +375,9 @@ def test_every_configuration_passes_nginx_own_test(proxy: Proxy) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_many_more_configurations_pass_nginx_own_test(proxy: Proxy) -> None:
-    takes(proxy, 1500)
+    takes(proxy, 1000)
 
 
 # ---- what nginx then does ---------------------------------------------------------------------------------
