@@ -34,8 +34,18 @@ SECRET_LABEL = "swarmkit.secret"
 REVISION_LABEL = "swarmkit.revision"
 # On a revision: `open` while the stack is on the way to it, else `done`.
 STATE_LABEL = "swarmkit.revision.state"
+# On a node: whether the load balancer runs there, `true` or `false`.
+BALANCER_LABEL = "swarmkit.lb"
+# On a secret that proves who somebody is: the SHA-256 of the authority that says so.
+AUTHORITY_LABEL = "swarmkit.authority"
+# On a service of the balancer: what its image was built from.
+SOURCES_LABEL = "swarmkit.sources"
 # A service with a label that starts like this asks the balancer for a route.
 ROUTE_PREFIX = "swarmkit.lb."
+
+# The stack that the balancer is, and the service in it that clients reach.
+BALANCER_STACK = "swarmkit-lb"
+PROXY_SERVICE = f"{BALANCER_STACK}_proxy"
 
 # On a service that is a canary of another: the name of that one, whose routes it shares.
 CANARY_LABEL = f"{ROUTE_PREFIX}canary"

@@ -245,11 +245,16 @@ CANARY, WEIGHT = "canary", "weight"
 LABEL_NAMES = (*_KNOWN, CANARY, WEIGHT)
 
 
+def is_routed(service: Service) -> bool:
+    """Whether a service asks the balancer for anything."""
+    return any(label.startswith(ROUTE_PREFIX) for label in service.labels)
+
+
 def routes(services: Iterable[Service]) -> Routes:
     """The routes that services ask for; mistakes are labels that cannot be honoured, and two services
     that ask for the same place (the one that was made first has it).
     """
-    asking = [one for one in services if any(key.startswith(ROUTE_PREFIX) for key in one.labels)]
+    asking = [one for one in services if is_routed(one)]
     # One that is only planned was not made yet.
     asking.sort(key=lambda one: (str(one.raw.get("CreatedAt") or "9999"), one.name))
     found: list[Route] = []

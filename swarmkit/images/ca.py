@@ -121,6 +121,27 @@ class Authority:
         return Issued(_pem(certificate), _pem_key(key))
 
 
+def self_signed(name: str, now: datetime | None = None) -> Issued:
+    """A certificate for a server called `name` that nobody vouches for, valid as long as an authority's."""
+    now = now or datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(_named(name))
+        .issuer_name(_named(name))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Issued(_pem(certificate), _pem_key(key))
+
+
 def fingerprint(pem: str) -> str:
     """SHA-256 of a PEM file's bytes, in hexadecimal: what `sha256sum` prints for the file."""
     return hashlib.sha256(pem.encode()).hexdigest()

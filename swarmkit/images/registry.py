@@ -20,6 +20,8 @@ from swarmkit.remote import Engine, EngineError, while_stale
 STACK = "swarmkit"
 SERVICE = f"{STACK}_registry"
 VOLUME = "swarmkit-registry"
+# On the registry's containers: the SHA-256 of the authority that its certificates are of.
+AUTHORITY_LABEL = "swarmkit.registry.authority"
 
 # How long the registry has to become healthy and to answer the engine.
 SECONDS = 120.0
@@ -86,7 +88,7 @@ def service_spec(node_id: str, image: str, authority: str) -> dict[str, Any]:
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": image,
-                "Labels": {STACK_LABEL: STACK, "swarmkit.registry.authority": authority},
+                "Labels": {STACK_LABEL: STACK, AUTHORITY_LABEL: authority},
                 "Mounts": [data, *files],
                 "ReadOnly": True,
                 "CapabilityDrop": ["ALL"],

@@ -274,6 +274,27 @@ def apply_trust(plan: TrustPlan, hosts: Sequence[Host], run: Run, each: Each) ->
     return fingerprint(authority.certificate)
 
 
+def find_authority(managers: Sequence[Host], run: Run, each: Each) -> Authority:
+    """The cluster's authority, from a manager that keeps it; `run` and `each` as for `apply_trust`.
+
+    Raises OperationFailed (or what `run` raised) where none has it.
+    """
+    outcomes = each(lambda host: run(host, FACTS), managers)
+    facts = {
+        name: TrustFacts.parse(dict(line.split("=", 1) for line in said.splitlines() if "=" in line))
+        for name, said in outcomes.values.items()
+    }
+    source = _authority_of([host for host in managers if host.name in facts], facts)
+    if source is None:
+        outcomes.all()
+        raise OperationFailed(
+            "no manager has the cluster's certificate authority",
+            where=", ".join(host.name for host in managers),
+            hint="run swarmkit init again",
+        )
+    return _read(next(host for host in managers if host.name == source), run)
+
+
 def _read(host: Host, run: Run) -> Authority:
     from swarmkit.images.ca import Authority
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from swarmkit.names import MOVE_LABEL
+from swarmkit.names import BALANCER_STACK, MOVE_LABEL
 from swarmkit.services.explain import halted
 from swarmkit.services.placement import Ask, obstacles, rooms
 from swarmkit.swarm import SECOND, Node, Service, Task
@@ -28,7 +28,6 @@ _ENDLESS = 100 * 365 * 24 * 3600 * SECOND
 _UPDATING = ("updating", "rollback_started")
 # Sockets and devices are no storage.
 _NO_STORAGE = ("/dev", "/proc", "/run", "/sys", "/var/run")
-_BALANCER_STACK = "swarmkit-lb"
 
 
 # ---------------------------------------------------------------- specs on the way, and back
@@ -299,7 +298,7 @@ def entry_warnings(
     touched: Sequence[Node], services: Sequence[Service], tasks: Sequence[Task]
 ) -> Sequence[str]:
     """A warning for each node by which clients come in: where the balancer's proxy runs."""
-    proxies = {one.id: one.name for one in services if one.stack == _BALANCER_STACK and one.is_global}
+    proxies = {one.id: one.name for one in services if one.stack == BALANCER_STACK and one.is_global}
     on = {
         task.node_id: proxies[task.service_id]
         for task in tasks
