@@ -1,22 +1,50 @@
-"""Keeping the balancer in step with the routes that services ask for."""
+"""Bringing the balancer up, and keeping it in step with what routes need besides their configuration.
+
+A route that comes, goes or changes needs nothing of this: the controller sees it. But a swarm gives a
+service its ports and secrets by its spec, so those that routes ask for are brought here, at the end of every
+deployment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from swarmkit.balancer.routes import routes
-from swarmkit.compose.load import parse
+import yaml
+
+from swarmkit.balancer.identity import CONTROLLER_NAME, PROXY_NAME
+from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE
+from swarmkit.balancer.routes import BALANCER_PORT, TLS_PORT, Route, Routes, find_secret, routes
+from swarmkit.balancer.status import wait_until_served
+from swarmkit.compose.dropped import START_INTERVAL
+from swarmkit.compose.load import Project, parse
 from swarmkit.deploy.apply import carry_out
 from swarmkit.deploy.down import down
 from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import Change
 from swarmkit.deploy.prepare import prepare
-from swarmkit.resources import folder
-from swarmkit.swarm import Service, services
+from swarmkit.errors import NotConverged, OperationFailed
+from swarmkit.images.ca import Authority, fingerprint, self_signed
+from swarmkit.images.context import packed
+from swarmkit.images.registry import AUTHORITY_LABEL as REGISTRY_AUTHORITY
+from swarmkit.images.registry import SERVICE as REGISTRY
+from swarmkit.images.trust import find_authority
+from swarmkit.names import AUTHORITY_LABEL, BALANCER_LABEL, BALANCER_STACK, PROXY_SERVICE, SOURCES_LABEL
+from swarmkit.remote import Engine
+from swarmkit.resources import PACKAGE, folder
+from swarmkit.services.nodes import update_node
+from swarmkit.swarm import Service, nodes, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
 
-BALANCER_STACK = "swarmkit-lb"
+CONTROLLER = f"{BALANCER_STACK}_controller"
+
+# How long proxies may take to serve what runs: a controller that has just died is back within it.
+_SERVED_SECONDS = 30.0
+# What stands for the content of a secret in a plan that is not carried out.
+_NOT_MADE = "(made when it is deployed)"
 
 
 def follow_routes(
@@ -32,18 +60,237 @@ def follow_routes(
     found = routes(live if known is None else known)
     for error in found.errors:
         ui.warn(f"no route for {error}")
-    balancer = next((one for one in live if one.stack == BALANCER_STACK), None)
     # Commands for several stacks may get here at the same time.
     options = Options(timeout, "load balancer", lock_wait=timeout)
     if not found.routes:
-        return [] if balancer is None or dry_run else down(swarm.engine, ui, BALANCER_STACK, options)
-    # Without machines to build on, the image that runs will do.
-    images = {"nginx": balancer.image} if balancer is not None and swarm.fleet is None else None
-    if swarm.fleet is None and images is None:
+        is_there = any(one.stack == BALANCER_STACK for one in live)
+        return down(swarm.engine, ui, BALANCER_STACK, options) if is_there and not dry_run else []
+    running = {one.name: one for one in live}
+    if swarm.fleet is None and not {CONTROLLER, PROXY_SERVICE} <= running.keys():
         ui.warn("this swarm has no load balancer, and one can only be made with an inventory (-i)")
         return []
-    source = folder("nginx") / "stack.yml"
-    text = source.read_text(encoding="utf-8")
-    project = parse(text, str(source), source.parent, {})
-    prepared = prepare(swarm, ui, project, BALANCER_STACK, dry_run=dry_run, images=images)
+    secrets = _secrets(swarm.engine)
+    wanted = Wanted(
+        identities=_identities(swarm, running, secrets, dry_run=dry_run),
+        secrets=_named(ui, found.routes, [*secrets]),
+        ports=_ports(ui, found, running.get(PROXY_SERVICE)),
+        sources=_sources(),
+        start_interval=START_INTERVAL.taken(swarm.engine.api_version),
+    )
+    if not dry_run:
+        _label_managers(swarm.engine, ui)
+    # Without machines to build on, the images that run will do; and what was built need not be again.
+    images = {
+        key: service.image
+        for key, name in (("controller", CONTROLLER), ("proxy", PROXY_SERVICE))
+        if (service := running.get(name))
+        and (swarm.fleet is None or service.labels.get(SOURCES_LABEL) == wanted.sources[key])
+    }
+    prepared = prepare(swarm, ui, project(wanted), BALANCER_STACK, dry_run=dry_run, prune=True, images=images)
     return (prepared.plan if dry_run else carry_out(swarm.engine, ui, prepared, options)).changes
+
+
+def await_served(swarm: Swarm, ui: Ui, names: Collection[str], *, timeout: float) -> None:
+    """End when the proxies send requests to the tasks of these services; warn where they do not in time."""
+    try:
+        wait_until_served(swarm, ui, names, timeout=min(timeout, _SERVED_SECONDS))
+    except NotConverged as error:
+        ui.warn("; ".join((error.message, *error.details)))
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The names of the secrets by which the two parts know each other, and the default certificate's.
+
+    `missing` has the contents of those that are not in the swarm yet.
+    """
+
+    authority: str
+    controller: str
+    proxy: str
+    certificate: str
+    fingerprint: str
+    missing: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the stack is made of besides its file.
+
+    `secrets` are the names of those that the controller is to read for routes, `ports` all entry ports,
+    `sources` stand for what the image of each service is made of. `start_interval` says whether engines look
+    at a task's health more often while it starts.
+    """
+
+    identities: Identities
+    secrets: Sequence[str]
+    ports: Sequence[int]
+    sources: Mapping[str, str]
+    start_interval: bool = True
+
+
+def project(wanted: Wanted) -> Project:
+    """The balancer's Compose file."""
+    source = folder("nginx") / "stack.yml"
+    document = yaml.safe_load(source.read_text(encoding="utf-8"))
+    if not wanted.start_interval:
+        for service in document["services"].values():
+            del service["healthcheck"]["start_interval"]
+            service["healthcheck"]["interval"] = "1s"
+    identities = wanted.identities
+    document["services"]["proxy"]["ports"] = [
+        {"target": port, "published": port, "mode": "host"} for port in wanted.ports
+    ]
+    used = document["services"]["controller"]["secrets"]
+    owner = {key: used[0][key] for key in ("uid", "gid", "mode")}
+    for name in wanted.secrets:
+        document["secrets"][name] = {"name": name, "external": True}
+        used.append({"source": name, "target": name, **owner})
+    values = {
+        "CONTROLLER_CONTEXT": str(PACKAGE),
+        "CONTROLLER_DOCKERFILE": str(_controller_dockerfile()),
+        **{f"{key.upper()}_SOURCES": value for key, value in wanted.sources.items()},
+    }
+    for key in ("authority", "controller", "proxy", "certificate"):
+        name = getattr(identities, key)
+        definition: dict[str, Any] = {"name": name}
+        if name in identities.missing:
+            values[f"{key.upper()}_CONTENT"] = identities.missing[name]
+            definition["environment"] = f"{key.upper()}_CONTENT"
+            definition["labels"] = {AUTHORITY_LABEL: identities.fingerprint}
+        else:
+            definition["external"] = True
+        document["secrets"][key] = definition
+    text = yaml.safe_dump(document, sort_keys=False)
+    return parse(text, str(source), source.parent, values)
+
+
+def _sources() -> dict[str, str]:
+    """What stands for the content of each image's build context."""
+    found = {}
+    for key, context, dockerfile in (
+        ("proxy", folder("nginx"), "Dockerfile"),
+        ("controller", PACKAGE, str(_controller_dockerfile())),
+    ):
+        with packed(context, dockerfile) as archive:
+            found[key] = archive.digest[:20]
+    return found
+
+
+def _controller_dockerfile() -> Path:
+    return folder("nginx") / "controller" / "Dockerfile"
+
+
+def _secrets(engine: Engine) -> dict[str, Mapping[str, Any]]:
+    """The labels of the swarm's secrets by name, the oldest first."""
+    found = sorted(engine.get("/secrets"), key=lambda one: str(one["CreatedAt"]))
+    return {one["Spec"]["Name"]: one["Spec"].get("Labels") or {} for one in found}
+
+
+def _identities(
+    swarm: Swarm,
+    running: Mapping[str, Service],
+    secrets: Mapping[str, Mapping[str, Any]],
+    *,
+    dry_run: bool,
+) -> Identities:
+    """Those of the cluster's present authority: the ones that there are, else new ones."""
+    authority = None
+    mark = _authority_of_registry(running.get(REGISTRY)) or _authority_of_secrets(secrets)
+    if not mark:
+        authority = _authority(swarm)
+        mark = fingerprint(authority.certificate)
+    first = {key: f"{BALANCER_STACK}-{key}-{mark[:10]}" for key in ("ca", "controller", "proxy")}
+    first["certificate"] = DEFAULT_CERTIFICATE
+    names = {key: find_secret(name, "", secrets) or name for key, name in first.items()}
+    lacking = [key for key, name in names.items() if name not in secrets]
+    missing: dict[str, str] = {}
+    if lacking and dry_run:
+        missing = {names[key]: _NOT_MADE for key in lacking}
+    elif lacking:
+        if {*lacking} - {"certificate"}:
+            authority = authority or _authority(swarm)
+        for key in lacking:
+            missing[names[key]] = _made(key, authority)
+    return Identities(names["ca"], names["controller"], names["proxy"], names["certificate"], mark, missing)
+
+
+def _made(key: str, authority: Authority | None) -> str:
+    """The content of a new secret, in PEM."""
+    if key == "certificate":
+        issued = self_signed("swarmkit")
+        return issued.certificate + issued.key
+    assert authority is not None, "only the default certificate is nobody's"
+    if key == "ca":
+        return authority.certificate
+    if key == "controller":
+        issued = authority.issue_server([CONTROLLER_NAME])
+    else:
+        issued = authority.issue_client(PROXY_NAME)
+    return issued.certificate + issued.key
+
+
+def _authority(swarm: Swarm) -> Authority:
+    fleet = swarm.fleet
+    if fleet is None:
+        raise OperationFailed(
+            "the load balancer needs certificates, and the cluster's authority is on its managers",
+            where=swarm.target.name,
+            hint="use an inventory (-i)",
+        )
+    return find_authority(
+        fleet.inventory.managers,
+        lambda host, script: fleet.connection(host).run(script).checked("reading the certificate authority"),
+        fleet.map,
+    )
+
+
+def _authority_of_registry(registry: Service | None) -> str:
+    """The SHA-256 of the authority that the cluster's registry goes by; empty where that is not known."""
+    if registry is None:
+        return ""
+    labels = registry.spec["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
+    return str(labels.get(REGISTRY_AUTHORITY, ""))
+
+
+def _authority_of_secrets(secrets: Mapping[str, Mapping[str, Any]]) -> str:
+    marks = [str(labels[AUTHORITY_LABEL]) for labels in secrets.values() if AUTHORITY_LABEL in labels]
+    return marks[-1] if marks else ""
+
+
+def _named(ui: Ui, wanted: Iterable[Route], secrets: Sequence[str]) -> list[str]:
+    """The secrets that routes name, by their names in the swarm; warns of those that are not there."""
+    found = set()
+    for route in wanted:
+        for name in route.secrets:
+            secret = find_secret(name, route.stack, secrets)
+            if secret is None:
+                hint = f"docker secret create {name} FILE"
+                ui.warn(f"{route.service}: there is no secret {name}, which its route needs ({hint})")
+            else:
+                found.add(secret)
+    return sorted(found)
+
+
+def _ports(ui: Ui, found: Routes, proxy: Service | None) -> list[int]:
+    """All entry ports: those that any route has ever asked for stay as long as the proxies do."""
+    held: set[int] = set()
+    if proxy is not None:
+        published = (proxy.spec.get("EndpointSpec") or {}).get("Ports") or []
+        held = {int(port["PublishedPort"]) for port in published}
+    new = {*found.entry_ports} - held
+    if held and new:
+        ports = ", ".join(str(port) for port in sorted(new))
+        ui.warn(
+            f"entry port {ports}: a swarm opens a port only for new tasks, so the proxies are replaced, node"
+            " by node; meanwhile the node does not answer"
+        )
+    return sorted({BALANCER_PORT, TLS_PORT, *held, *new})
+
+
+def _label_managers(engine: Engine, ui: Ui) -> None:
+    """Let the balancer run on managers, but where somebody has said on which nodes."""
+    for node in nodes(engine):
+        if node.is_manager and BALANCER_LABEL not in node.labels:
+            ui.say(f"  {node.name}: label {BALANCER_LABEL}=true")
+            update_node(engine, node.id, labels={BALANCER_LABEL: "true"})

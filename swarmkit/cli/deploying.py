@@ -100,7 +100,7 @@ def up(
     """Deploy a stack; ends when it runs, or is again what it was."""
     import os
 
-    from swarmkit.balancer.deploy import follow_routes
+    from swarmkit.balancer.deploy import await_served, follow_routes
     from swarmkit.balancer.urls import urls
     from swarmkit.deploy.apply import carry_out
     from swarmkit.deploy.observe import after
@@ -162,6 +162,8 @@ def up(
             notes += plan.notes
         known = after(swarm.engine, *planned, gone=prepared.gone) if dry_run else None
         changes += follow_routes(swarm, ui, timeout=timeout, dry_run=dry_run, known=known)
+        if changes and not dry_run:
+            await_served(swarm, ui, prepared.services, timeout=timeout)
         deployment = Deployment(instance, changes, not dry_run, seconds(), notes)
         if dry_run:
             _show_plan(ui, deployment)
@@ -322,7 +324,7 @@ def rollback(
     break_lock: BreakLock = False,
 ) -> None:
     """Return a stack to what it was; ends when that runs."""
-    from swarmkit.balancer.deploy import follow_routes
+    from swarmkit.balancer.deploy import await_served, follow_routes
     from swarmkit.deploy.apply import carry_out
     from swarmkit.deploy.observe import after
     from swarmkit.deploy.options import Options
@@ -346,6 +348,8 @@ def rollback(
             plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
         known = after(swarm.engine, prepared.desired, gone=prepared.gone) if dry_run else None
         balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=dry_run, known=known)
+        if plan.changes and not dry_run:
+            await_served(swarm, ui, prepared.services, timeout=timeout)
         deployment = Deployment(stack, [*plan.changes, *balancing], not dry_run, seconds(), plan.notes)
         if dry_run:
             _show_plan(ui, deployment)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import swarmkit
-from swarmkit.cli import cluster, context, doctor, inventory, lab, nodes, services, stacks, updating
+from swarmkit.cli import balancer, cluster, context, doctor, inventory, lab, nodes, services, stacks, updating
 from swarmkit.cli.common import Globals
 from swarmkit.errors import Exit, Interrupted, OperationFailed, SwarmkitError, UsageError
 from swarmkit.ui import Output, Ui
@@ -33,6 +33,7 @@ updating.register(app)
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(context.app, name="context")
 app.add_typer(lab.app, name="lab")
+app.add_typer(balancer.app, name="lb")
 app.add_typer(nodes.app, name="node")
 app.add_typer(stacks.app, name="stack")
 app.add_typer(services.app, name="service")

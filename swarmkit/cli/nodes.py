@@ -17,7 +17,7 @@ from swarmkit.cli.common import (
 )
 from swarmkit.cli.complete import node_names, service_names
 from swarmkit.errors import Exit, UsageError
-from swarmkit.names import RESERVED_PREFIX
+from swarmkit.names import BALANCER_LABEL, RESERVED_PREFIX
 
 app = typer.Typer(
     help="Look at nodes, drain, activate, rebalance, promote, demote and label them.",
@@ -297,6 +297,9 @@ def _labels(given: list[str]) -> tuple[dict[str, str], list[str]]:
         else:
             raise UsageError(f'expected K=V to set a label or K- to remove it, got "{text}"')
     for key in (*wanted, *unwanted):
-        if key.startswith(RESERVED_PREFIX):
+        if key == BALANCER_LABEL:
+            if wanted.get(key, "true") not in ("true", "false"):
+                raise UsageError(f"{key}: expected true or false")
+        elif key.startswith(RESERVED_PREFIX):
             raise UsageError(f"{key}: labels that begin with {RESERVED_PREFIX} are swarmkit's own")
     return wanted, unwanted

@@ -37,7 +37,8 @@ def scale(
     ],
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
 ) -> None:
-    """Give services their numbers of replicas; ends when so many run."""
+    """Give services their numbers of replicas; ends when so many run, and the load balancer uses them."""
+    from swarmkit.balancer.deploy import await_served
     from swarmkit.deploy.report import change_json
     from swarmkit.services.converge import baseline, converge
     from swarmkit.services.scale import parse_scales, plan_scale
@@ -55,9 +56,11 @@ def scale(
         before = baseline(swarm.engine)
         changes = apply_scale(swarm.engine, plan)
         ids = [service.id for service, _ in plan]
+        names = [service.name for service, _ in plan]
         converge(swarm.engine, ids, ui, timeout=timeout, before=before, fleet=swarm.fleet)
+        await_served(swarm, ui, names, timeout=timeout)
         document = {
-            "services": [service.name for service, _ in plan],
+            "services": names,
             "changed": len(changes),
             "changes": [change_json(change) for change in changes],
             "converged": True,

@@ -44,8 +44,9 @@ class Part:
 _CONTAINER = "TaskTemplate.ContainerSpec"
 _MOUNT = f"{_CONTAINER}.Mounts.[]"
 _BIND = f"{_MOUNT}.BindOptions"
+START_INTERVAL = Part("healthcheck.start_interval", f"{_CONTAINER}.Healthcheck.StartInterval", "1.44")
 OF_SERVICES = (
-    Part("healthcheck.start_interval", f"{_CONTAINER}.Healthcheck.StartInterval", "1.44"),
+    START_INTERVAL,
     Part("oom_score_adj", f"{_CONTAINER}.OomScoreAdj", "1.46"),
     Part("volumes[].consistency", f"{_MOUNT}.Consistency"),
     Part("volumes[].volume.subpath", f"{_MOUNT}.VolumeOptions.Subpath", "1.45"),

@@ -15,13 +15,16 @@ import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable, UsageError
 from swarmkit.remote import Engine, EngineError
 from swarmkit.swarm import Node, Service, Task, find_node, find_service
 from swarmkit.target import Swarm
 from swarmkit.waiting import POLL_SECONDS, wait_for
+
+if TYPE_CHECKING:
+    from swarmkit.remote.streams import Duplex
 
 # A task that waits for its health check has a container too, and one wants to look into it.
 _ENTERED_STATES = ("running", "starting")
@@ -210,11 +213,7 @@ def execute(
             where="--engine",
             hint="use ssh://, or give no input: --no-stdin",
         )
-    ident = engine.post(f"/containers/{container}/exec", command.body)["Id"]
-    broke = Unreachable(
-        "the connection ended before the command did, which may go on there", where=engine.name
-    )
-    with engine.upgrade(f"/exec/{ident}/start", {"Detach": False, "Tty": command.tty}) as stream:
+    with _started(engine, container, command) as (ident, stream, received):
 
         def send() -> None:
             with suppress(*BROKEN):
@@ -223,19 +222,12 @@ def execute(
                 if engine.can_end_input:
                     stream.end_input()
 
-        def received() -> Iterator[bytes]:
-            try:
-                while data := stream.recv(_CHUNK):
-                    yield data
-            except BROKEN:
-                raise broke from None
-
         frames = Demultiplexer()
         with _raw(stdin, command.tty), _signals(engine, ident, command.tty, stdin, kill):
             if command.stdin:
                 # Left behind where it waits for a key that nobody presses.
                 threading.Thread(target=send, daemon=True).start()
-            for data in received():
+            for data in received:
                 if command.tty:
                     stdout.write(data)
                 else:
@@ -243,8 +235,58 @@ def execute(
                         (stderr if kind == STDERR else stdout).write(payload)
                     stderr.flush()
                 stdout.flush()
-    wait_for(lambda: not engine.get(f"/exec/{ident}/json")["Running"], _END_SECONDS, lambda: broke)
+    return _exit_code(engine, ident)
+
+
+def output(engine: Engine, container: str, words: Sequence[str]) -> str:
+    """What a command prints that is given no input; may be called in any thread.
+
+    Raises OperationFailed where it fails, with what it says of that, and EngineError and Unreachable as
+    `execute` does.
+    """
+    from swarmkit.remote.streams import STDERR, Demultiplexer
+
+    frames, printed, complained = Demultiplexer(), bytearray(), bytearray()
+    with _started(engine, container, Command(words, tty=False, stdin=False)) as (ident, _, received):
+        for data in received:
+            for kind, payload in frames.feed(data):
+                (complained if kind == STDERR else printed).extend(payload)
+    if code := _exit_code(engine, ident):
+        said = complained.decode(errors="replace").strip()
+        raise OperationFailed(said or f"exit status {code}", where=engine.name)
+    return printed.decode(errors="replace")
+
+
+@contextmanager
+def _started(
+    engine: Engine, container: str, command: Command
+) -> Iterator[tuple[str, Duplex, Iterator[bytes]]]:
+    """A command that runs: its id, the stream both ways, and what comes from it."""
+    from swarmkit.remote.channels import BROKEN
+
+    ident = str(engine.post(f"/containers/{container}/exec", command.body)["Id"])
+    with engine.upgrade(f"/exec/{ident}/start", {"Detach": False, "Tty": command.tty}) as stream:
+
+        def received() -> Iterator[bytes]:
+            try:
+                while data := stream.recv(_CHUNK):
+                    yield data
+            except BROKEN:
+                raise _broke(engine) from None
+
+        yield ident, stream, received()
+
+
+def _exit_code(engine: Engine, ident: str) -> int:
+    """Of a command whose output has ended."""
+    wait_for(lambda: not engine.get(f"/exec/{ident}/json")["Running"], _END_SECONDS, lambda: _broke(engine))
     return int(engine.get(f"/exec/{ident}/json")["ExitCode"])
+
+
+def _broke(engine: Engine) -> Unreachable:
+    return Unreachable(
+        "the connection ended before the command did, which may go on there", where=engine.name
+    )
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def test_the_balancer_logs_who_asked_and_who_answered(lab: Lab, sk: Swarmkit) ->
     upstreams = {f"{task['address']}:80" for task in web_tasks(sk)}
 
     def logged() -> bool:
-        lines = sk.json("service", "logs", "swarmkit-lb_nginx", "--tail", "20")
+        lines = sk.json("service", "logs", "swarmkit-lb_proxy", "--tail", "20")
         return any(f" to {upstream}" in line["text"] for line in lines for upstream in upstreams)
 
     eventually(logged, 10, "the balancer's log names the tasks")
@@ -207,7 +207,7 @@ def test_drain_ends_when_the_node_is_empty_and_all_tasks_run_elsewhere(lab: Lab,
         (("scale", "nothing=2"), 2, 'no service is called "nothing"'),
         (("scale", "web=-1"), 2, 'expected SERVICE=N with N a whole number from 0 up, got "web=-1"'),
         (("scale", "web=x"), 2, "expected SERVICE=N"),
-        (("scale", "swarmkit-lb_nginx=2"), 2, "is global (one task a node) and cannot be scaled"),
+        (("scale", "swarmkit-lb_proxy=2"), 2, "is global (one task a node) and cannot be scaled"),
         (("service", "ps", "nothing"), 2, 'no service is called "nothing"'),
         (("node", "drain", "wn9"), 2, 'no node is called "wn9"'),
         (("stack", "down", "nothing"), 2, 'no stack is called "nothing"'),

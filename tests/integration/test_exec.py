@@ -7,17 +7,18 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
 
-from swarmkit.errors import Unreachable, UsageError
+from swarmkit.errors import OperationFailed, Unreachable, UsageError
 from swarmkit.images.base import ensure_base
 from swarmkit.inventory import load
 from swarmkit.remote import Engine, EngineError, Fleet
-from swarmkit.services.exec import Command, execute
+from swarmkit.services.exec import Command, execute, output
 from tests import sshd
 
 SOCKET = "unix:///var/run/docker.sock"
@@ -188,3 +189,18 @@ def test_a_connection_that_breaks_is_an_error_and_no_exit_code(
         with pytest.raises(Unreachable, match="before the command did"):
             execute(found, container, what, stdout=Cuts(), stderr=io.BytesIO())
     assert out.getvalue() == b"ready\n"
+
+
+def test_the_output_of_a_command_is_had_in_any_thread(engine: Engine, container: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        words = [["sh", "-c", f"echo {number}; echo noise >&2"] for number in range(4)]
+        assert list(pool.map(lambda each: output(engine, container, each), words)) == [
+            f"{number}\n" for number in range(4)
+        ]
+
+
+def test_a_command_that_fails_says_why_in_its_own_words(engine: Engine, container: str) -> None:
+    with pytest.raises(OperationFailed, match="it is broken"):
+        output(engine, container, ["sh", "-c", "echo it is broken >&2; exit 3"])
+    with pytest.raises(OperationFailed, match="exit status 4"):
+        output(engine, container, ["sh", "-c", "exit 4"])

@@ -37,7 +37,9 @@ def test_an_installed_wheel_brings_the_catalogue_and_all_data(tmp_path: Path) ->
     found = run(python, "-c", data, folder=tmp_path).split()
     assert {
         "stacks/web/image/Dockerfile",
-        "nginx/nginx.conf",
+        "nginx/agent.py",
+        "nginx/stack.yml",
+        "nginx/.dockerignore",
         "lab/Dockerfile",
         "inventories/one-vm.yml",
     } <= {*found}
@@ -47,3 +49,11 @@ def test_an_installed_wheel_brings_the_catalogue_and_all_data(tmp_path: Path) ->
         "import swarmkit.images as i, pathlib; print(*pathlib.Path(i.__file__).parent.parent.rglob('*.sh'))",
         folder=tmp_path,
     )
+    # The package itself is what the balancer's controller is built from, without the data beside it.
+    context = "import tarfile\nfrom swarmkit.images.context import packed\n"
+    context += "from swarmkit.resources import PACKAGE, folder\n"
+    context += "with packed(PACKAGE, str(folder('nginx') / 'controller' / 'Dockerfile')) as found:\n"
+    context += "    print(*tarfile.open(fileobj=found.archive).getnames())\n"
+    names = run(python, "-c", context, folder=tmp_path).split()
+    assert "balancer/controller.py" in names
+    assert not [name for name in names if name.startswith(("cli/", "_data/stacks"))]
