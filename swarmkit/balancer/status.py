@@ -418,7 +418,8 @@ class Proxies:
             for task in tasks(swarm.engine, ids)
             if task.is_up and task.node_id in by_id
         ]
-        here = "" if swarm.fleet is not None else swarm.engine.get("/info")["Swarm"]["NodeID"]
+        alone = swarm.fleet is None and running
+        here = swarm.engine.get("/info")["Swarm"]["NodeID"] if alone else ""
         return cls(swarm, sorted(running, key=lambda one: one[0].name), here, ask)
 
     @property
@@ -542,6 +543,8 @@ def wait_until_served(
         return
     known = nodes(swarm.engine)
     proxies = Proxies.find(swarm, live, known, ask).within_reach
+    if not proxies.running:
+        return
     edge = edge_id(swarm.engine)
     behind: list[str] = []
     unasked: list[str] = []

@@ -75,14 +75,11 @@ def _cautions(swarm: Swarm, plan: Sequence[tuple[Service, int]]) -> list[str]:
     """What may lose requests where services get fewer tasks; looked up for all at once."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from swarmkit.services.canary import has_route
-    from swarmkit.services.caution import cautions, look
+    from swarmkit.services.caution import forewarn
 
-    fewer = [one for one, number in plan if number < (one.replicas or 0) and has_route(one.labels)]
+    fewer = [one for one, number in plan if number < (one.replicas or 0)]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(
-            lambda one: cautions(dict(one.spec), None, look(swarm, one, [dict(one.spec)])), fewer
-        )
+        found = pool.map(lambda one: forewarn(swarm, one, dict(one.spec)), fewer)
         return [line for lines in found for line in lines]
 
 

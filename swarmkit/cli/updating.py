@@ -280,8 +280,9 @@ def _carry_out(
     swarm: Swarm, ui: Ui, revision: Revision, options: Options, *, dry_run: bool, insist: bool = True
 ) -> Plan:
     """Do it, with the image on the nodes first, and a word on what may be lost; the plan that was done."""
+    from swarmkit.balancer.deploy import await_served
     from swarmkit.deploy.apply import carry_out
-    from swarmkit.services.caution import cautions, look
+    from swarmkit.services.caution import forewarn
     from swarmkit.services.revise import bring_image
 
     prepared = revision.prepared
@@ -290,10 +291,14 @@ def _carry_out(
             bring_image(swarm, ui, revision.new, revision.unresolved, insist=insist)
         if revision.unresolved is not None:
             ui.warn(revision.unresolved.warning())
-        specs = [revision.before, revision.after]
-        for line in cautions(revision.before, revision.after, look(swarm, revision.service, specs)):
+        for line in forewarn(swarm, revision.service, revision.before, revision.after):
             ui.warn(line)
-    return prepared.plan if dry_run else carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+    if dry_run:
+        return prepared.plan
+    plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+    if plan.changes:
+        await_served(swarm, ui, [revision.service.name], timeout=options.timeout)
+    return plan
 
 
 def _show(

@@ -2,7 +2,7 @@
 
 The balancer sends a task that is about to stop nothing new; what it has been sent already it must finish
 by itself, and a new one must be able to answer when it counts as running. `cautions` is pure; what it
-goes by is read by `look`, which costs one round trip to a node and never fails.
+goes by is read by `look`, which costs a round trip to a node and to each proxy, and never fails.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
+from swarmkit.balancer.status import read_status
 from swarmkit.compose.convert import Spec
 from swarmkit.errors import SwarmkitError
 from swarmkit.images.distribute import held_as
@@ -163,8 +164,16 @@ def _number(name: str) -> int:
     return next((int(each) for each in signal.Signals if each.name == wanted), 0)
 
 
-def look(swarm: Swarm, service: Service, specs: Sequence[Spec], longest: float | None = None) -> Facts:
+def forewarn(swarm: Swarm, service: Service, before: Spec, after: Spec | None = None) -> list[str]:
+    """The `cautions` of a service; only one that has a route is looked at."""
+    if not has_route(service.labels):
+        return []
+    return cautions(before, after, look(swarm, service, [before] if after is None else [before, after]))
+
+
+def look(swarm: Swarm, service: Service, specs: Sequence[Spec]) -> Facts:
     """What is to be known of a service for `cautions`; what cannot be read is left out."""
+    longest = _longest(swarm, service.name)
     references = {str(spec["TaskTemplate"]["ContainerSpec"]["Image"]) for spec in specs}
     try:
         engine = _engine_with(swarm, service)
@@ -180,6 +189,14 @@ def look(swarm: Swarm, service: Service, specs: Sequence[Spec], longest: float |
     with ThreadPoolExecutor() as pool:
         found = zip(references, pool.map(facts, references), strict=True)
         return Facts({name: one for name, one in found if one is not None}, longest)
+
+
+def _longest(swarm: Swarm, name: str) -> float | None:
+    """How long the service's longest request took, in seconds, as far as the balancer has seen."""
+    try:
+        return read_status(swarm).longest(name)
+    except SwarmkitError:
+        return None
 
 
 def _engine_with(swarm: Swarm, service: Service) -> Engine:

@@ -54,7 +54,7 @@ class MemoryEngine(Engine):
         wanted = json.loads(params["filters"]) if params and "filters" in params else {}
         match path.strip("/").split("/"):
             case ["info"]:
-                return {"SystemTime": _now()}
+                return {"SystemTime": _now(), "Swarm": {"NodeID": NODE["ID"]}}
             case ["nodes"]:
                 return [NODE]
             case ["images", *name, "json"]:

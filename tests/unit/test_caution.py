@@ -116,5 +116,5 @@ def test_images_are_looked_at_by_digest_and_what_is_not_there_is_left_out() -> N
     }
     swarm = Swarm(Target("memory", "--engine", named=True), engine)
     specs = [spec({"Image": "x:1@sha256:1"}), spec({"Image": "y"})]
-    found = look(swarm, Service.of({"ID": "s", "Spec": specs[0]}), specs, 3.0)
-    assert found == Facts({"x:1@sha256:1": ImageFacts((), ["nginx"], "SIGQUIT", False)}, 3.0)
+    found = look(swarm, Service.of({"ID": "s", "Spec": specs[0]}), specs)
+    assert found == Facts({"x:1@sha256:1": ImageFacts((), ["nginx"], "SIGQUIT", False)})
