@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bootstrap.labs import Failed
-from benchmarks.traffic import loss
+from benchmarks.traffic import compare, latency, loss, throughput
 
 Report = Callable[[argparse.Namespace, Path], tuple[str, Mapping[str, Any], bool]]
 REPORTS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Report]] = {
     "loss": (loss.arguments, loss.run),
+    "compare": (compare.arguments, compare.run),
+    "throughput": (throughput.arguments, throughput.run),
+    "latency": (latency.arguments, latency.run),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,26 @@ CALM_SECONDS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """The client's report, its failures explained; `problems` are operations that did not do their work."""
+    """The client's report, its failures explained.
+
+    `problems` are operations that did not do their work, `seconds` how long each took, `dead` the
+    addresses of tasks that died without a word, by the operation.
+    """
 
     report: Mapping[str, Any]
     failures: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
     seconds: Mapping[str, float]
+    dead: Mapping[str, Collection[str]]
 
-    def unexcused(self, operations: Sequence[Operation]) -> list[Mapping[str, Any]]:
+    @property
+    def unexcused(self) -> Sequence[Mapping[str, Any]]:
         """The failures that must not be: all, but for those excused where a backend dies without a word."""
-        hard = {one.name for one in operations if one.loses}
-        return [one for one in self.failures if one["phase"] not in hard or not is_excused(one)]
+        return [
+            one
+            for one in self.failures
+            if one["phase"] not in self.dead or not is_excused(one, self.dead[one["phase"]])
+        ]
 
     def document(self) -> dict[str, Any]:
         return {
@@ -36,6 +45,7 @@ class Outcome:
             "failures": list(self.failures),
             "problems": list(self.problems),
             "seconds": dict(self.seconds),
+            "dead": {name: sorted(addresses) for name, addresses in self.dead.items()},
         }
 
     def rows(self) -> list[list[str]]:
@@ -64,21 +74,29 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def drive(
-    site: Site, load: Load, operations: Sequence[Operation], *, requests: int = 0, rounds: int = 1
+    site: Site,
+    load: Load,
+    operations: Sequence[Operation],
+    *,
+    requests: int = 0,
+    rounds: int = 1,
+    after: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Send the load while the operations are done, those in which backends die once, at the end.
+    """Send the load while the operations are done, `rounds` times, and at the end those that are done once.
 
-    `rounds` times; then the load goes on until so many `requests` were sent. An operation that fails is
-    noted, and the rest is done all the same.
+    Then the load goes on until so many `requests` were sent. An operation that fails is noted, and the
+    rest is done all the same. `after` is called after each.
     """
     problems: list[str] = []
     seconds: dict[str, float] = {}
-    gentle = [one for one in operations if not one.loses]
+    dead: dict[str, Collection[str]] = {}
+    repeated = [one for one in operations if not one.once]
     with client(load) as running:
         _wait(running, CALM_SECONDS)
-        for one in [*gentle * rounds, *(one for one in operations if one.loses)]:
+        for one in [*repeated * rounds, *(one for one in operations if one.once)]:
             try:
                 one.before(site)
+                addresses = _addresses(site) if one.loses else set()
                 with running.phase(one.name):
                     begun = time.monotonic()
                     try:
@@ -86,6 +104,9 @@ def drive(
                     finally:
                         seconds[one.name] = round(time.monotonic() - begun, 1)
                         _wait(running, one.seconds)
+                if one.loses:
+                    dead[one.name] = addresses - _addresses(site)
+                after()
             except Failed as error:
                 problems.append(f"{one.name}: {error}")
             took = seconds.get(one.name, 0)
@@ -93,7 +114,11 @@ def drive(
         while running.runs and running.sent < requests:
             _wait(running, 0.5)
         report = running.finish()
-    return Outcome(report, explain(site, report["failures"]), problems, seconds)
+    return Outcome(report, explain(site, report["failures"]), problems, seconds, dead)
+
+
+def _addresses(site: Site) -> set[str]:
+    return {task["address"] for task in site.tasks()}
 
 
 def _wait(running: Client, seconds: float) -> None:

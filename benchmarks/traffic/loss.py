@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.traffic.client import Load
 from benchmarks.traffic.drive import HEADS, Outcome, drive, table
-from benchmarks.traffic.operations import DOCKER, SWARMKIT, Operation, chosen
+from benchmarks.traffic.operations import DOCKER, SWARMKIT, chosen
 from benchmarks.traffic.site import Site, lab_site
 
 TLS_PORT = 8443
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, work: Path) -> tuple[str, Mapping[str, Any]
             resend=options.resend,
         )
         outcome = drive(site, load, operations, requests=options.requests, rounds=options.rounds)
-    return text(outcome, operations), outcome.document(), is_good(outcome, operations)
+    return text(outcome), outcome.document(), not outcome.problems and not outcome.unexcused
 
 
 def bring_up(site: Site, *, tls: bool) -> str:
@@ -52,11 +52,7 @@ def bring_up(site: Site, *, tls: bool) -> str:
     return f"https://{site.addresses[site.manager]}:{TLS_PORT}" if tls else ""
 
 
-def is_good(outcome: Outcome, operations: Sequence[Operation]) -> bool:
-    return not outcome.problems and not outcome.unexcused(operations)
-
-
-def text(outcome: Outcome, operations: Sequence[Operation]) -> str:
+def text(outcome: Outcome) -> str:
     """The table, and each kind of failure with an explanation."""
     report = outcome.report
     parts = [
@@ -64,7 +60,7 @@ def text(outcome: Outcome, operations: Sequence[Operation]) -> str:
         f"{report['requests']:,} requests, {report['failed']:,} failed; {report['on used connections']:,} "
         f"on connections that had been used; {len(report['certificates'])} certificates seen.",
     ]
-    unexcused = {one["id"] for one in outcome.unexcused(operations)}
+    unexcused = {one["id"] for one in outcome.unexcused}
     kinds = Counter(
         (
             one["phase"],

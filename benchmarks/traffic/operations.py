@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from benchmarks.traffic.client import DURING
 from benchmarks.traffic.site import WEB, Site, eventually
 
 # The node that is drained and switched off: a worker, for an entry node takes its own address with it.
@@ -21,14 +23,16 @@ class Operation:
     """Something done to the swarm; it ends when it is done.
 
     `before` brings about what it starts from, and is not counted as part of it. `loses` says that a
-    backend dies without a word, so that requests which it had begun to answer cannot be saved. `seconds`
-    is how long the load goes on afterwards as part of it.
+    backend dies without a word, so that requests which it had begun to answer cannot be saved; `once`,
+    that it is not repeated with the others. `seconds` is how long the load goes on afterwards as part
+    of it.
     """
 
     name: str
     act: Callable[[Site], object]
     before: Callable[[Site], object] = lambda _site: None
     loses: bool = False
+    once: bool = False
     seconds: float = 3
 
 
@@ -136,9 +140,9 @@ SWARMKIT: Sequence[Operation] = (
     Operation("route added", _add_route),
     Operation("route removed", _remove_route),
     Operation("controller killed", _kill_controller),
-    Operation("task killed (SIGKILL)", _kill_task, before=_spread, loses=True),
-    Operation("worker switched off", _power_off, before=_spread, loses=True, seconds=10),
-    Operation("worker switched on", _power_on),
+    Operation("task killed (SIGKILL)", _kill_task, before=_spread, loses=True, once=True),
+    Operation("worker switched off", _power_off, before=_spread, loses=True, once=True, seconds=10),
+    Operation("worker switched on", _power_on, once=True),
 )
 
 
@@ -179,8 +183,7 @@ DOCKER: Sequence[Operation] = (
     Operation("update to a new image", _docker_update("next")),
     Operation("update that fails and rolls back", _docker_failing_update),
     Operation("rollback", _docker_update("web")),
-    *(one for one in SWARMKIT if one.loses),
-    SWARMKIT[-1],
+    *(one for one in SWARMKIT if one.once),
 )
 
 
@@ -216,11 +219,13 @@ def _access_log(site: Site, ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def is_excused(failure: Mapping[str, object]) -> bool:
-    """Whether a request could not be saved when its backend died without a word.
+def is_excused(failure: Mapping[str, object], dead: Collection[str]) -> bool:
+    """Whether a request could not be saved when the backends at these addresses died without a word.
 
-    The answer had begun; or it was a POST, and had reached the backend, so that nobody may send it again.
+    Its answer had begun; or it was a POST, and had been sent to one of them, so that nobody may send it
+    again.
     """
     if failure["method"] == "GET":
-        return failure["stage"] == "during the answer" and not str(failure["kind"]).startswith("status")
-    return bool(failure["processed"]) or " to " in str(failure["log"])
+        return failure["stage"] == DURING and not str(failure["kind"]).startswith("status")
+    *_, sent_to = re.findall(r"(\d+\.\d+\.\d+\.\d+):\d+", str(failure["log"])) or [""]
+    return sent_to in dead
