@@ -21,7 +21,8 @@ class Outcome:
     """The client's report, its failures explained.
 
     `problems` are operations that did not do their work, `seconds` how long each took, `dead` the
-    addresses of tasks that died without a word, by the operation.
+    addresses of tasks that died without a word, by the operation; `twice` are the ids of POSTs that were
+    processed more than once, as the ledger has them.
     """
 
     report: Mapping[str, Any]
@@ -29,6 +30,12 @@ class Outcome:
     problems: Sequence[str]
     seconds: Mapping[str, float]
     dead: Mapping[str, Collection[str]]
+    twice: Sequence[str]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing happened that must not."""
+        return not (self.problems or self.unexcused or self.twice)
 
     @property
     def unexcused(self) -> Sequence[Mapping[str, Any]]:
@@ -45,6 +52,7 @@ class Outcome:
             "failures": list(self.failures),
             "problems": list(self.problems),
             "seconds": dict(self.seconds),
+            "processed twice": list(self.twice),
             "dead": {name: sorted(addresses) for name, addresses in self.dead.items()},
         }
 
@@ -114,7 +122,15 @@ def drive(
         while running.runs and running.sent < requests:
             _wait(running, 0.5)
         report = running.finish()
-    return Outcome(report, explain(site, report["failures"]), problems, seconds, dead)
+    processed = site.entries()["posts"]
+    return Outcome(
+        report,
+        explain(site, report["failures"], processed),
+        problems,
+        seconds,
+        dead,
+        [one for one, times in processed.items() if times > 1],
+    )
 
 
 def _addresses(site: Site) -> set[str]:

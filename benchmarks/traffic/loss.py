@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, work: Path) -> tuple[str, Mapping[str, Any]
             resend=options.resend,
         )
         outcome = drive(site, load, operations, requests=options.requests, rounds=options.rounds)
-    return text(outcome), outcome.document(), not outcome.problems and not outcome.unexcused
+    return text(outcome), outcome.document(), outcome.is_good
 
 
 def bring_up(site: Site, *, tls: bool) -> str:
@@ -58,7 +58,8 @@ def text(outcome: Outcome) -> str:
     parts = [
         table(HEADS, outcome.rows()),
         f"{report['requests']:,} requests, {report['failed']:,} failed; {report['on used connections']:,} "
-        f"on connections that had been used; {len(report['certificates'])} certificates seen.",
+        f"on connections that had been used; {len(report['certificates'])} certificates seen; "
+        f"{len(outcome.twice)} POSTs processed twice.",
     ]
     unexcused = {one["id"] for one in outcome.unexcused}
     kinds = Counter(

@@ -192,9 +192,10 @@ def chosen(operations: Sequence[Operation], names: Sequence[str]) -> list[Operat
     return [one for one in operations if not names or any(one.name.startswith(name) for name in names)]
 
 
-def explain(site: Site, failures: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+def explain(
+    site: Site, failures: Sequence[Mapping[str, object]], processed: Mapping[str, int]
+) -> list[dict[str, object]]:
     """What became of failed requests: how often each was processed, and what the balancer's log says."""
-    processed = site.entries()["posts"]
     log = _access_log(site, [str(one["id"]) for one in failures])
     return [
         {**one, "processed": processed.get(str(one["id"]), 0), "log": log.get(str(one["id"]), "")}
