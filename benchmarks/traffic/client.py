@@ -43,8 +43,11 @@ MOST_TOLD = 2000
 BETWEEN = "between"
 _ROOT = Path(__file__).parents[2]
 
-# Where a failed request had got to.
+# How a request can fail that others are told apart by, and where it had got to.
+NO_ANSWER = "no answer in time"
 CONNECT, BEFORE, DURING = "connect", "before any answer byte", "during the answer"
+# A server that closes a connection which has waited may not have seen the request that was on its way.
+_NEVER_READ = ((BEFORE, "closed"), (BEFORE, "reset"))
 # Beyond what proxies hold in memory, so that some bodies go through their files.
 _BODIES = (200, 4_000, 64_000)
 
@@ -120,6 +123,7 @@ class Phase:
     latencies: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
+        """Counts, and latencies as percentiles."""
         found = sorted(self.latencies)
         at = {f"p{part}": percentile(found, part) for part in (50, 90, 99)}
         return {
@@ -193,14 +197,18 @@ class _Place:
             connection.close()
         return None
 
-    async def fresh(self) -> _Connection:
+    async def fresh(self, deadline: float) -> _Connection:
+        """A new connection; raises Broken, also where there is none by `deadline`, a time of the loop."""
         try:
-            reader, writer = await asyncio.open_connection(
-                self.address,
-                self.port,
-                ssl=self.tls,
-                server_hostname=self.host.split(":")[0] if self.tls else None,
-            )
+            async with asyncio.timeout_at(deadline):
+                reader, writer = await asyncio.open_connection(
+                    self.address,
+                    self.port,
+                    ssl=self.tls,
+                    server_hostname=self.host.split(":")[0] if self.tls else None,
+                )
+        except TimeoutError as error:
+            raise Broken(NO_ANSWER, CONNECT) from error
         except ConnectionRefusedError as error:
             raise Broken("refused", CONNECT) from error
         except (OSError, ssl.SSLError) as error:
@@ -217,35 +225,38 @@ class _Place:
             connection.close()
 
 
-async def _exchange(connection: _Connection, request: bytes) -> _Answer:
-    """Send a request and read its answer. Raises Broken."""
+async def _exchange(connection: _Connection, request: bytes, deadline: float) -> _Answer:
+    """Send a request and read its answer, until `deadline`, a time of the loop. Raises Broken."""
     stage = BEFORE
+    data = b""
+
+    async def more() -> bytes:
+        nonlocal stage
+        found = await connection.reader.read(65536)
+        if not found:
+            raise Broken("closed", stage)
+        stage = DURING
+        return found
+
     try:
-        connection.writer.write(request)
-        await connection.writer.drain()
-        data = await connection.reader.read(65536)
-        stage = DURING if data else BEFORE
-        while b"\r\n\r\n" not in data:
-            more = await connection.reader.read(65536)
-            if not more:
-                raise Broken("closed", stage)
-            data += more
-        head, _, body = data.partition(b"\r\n\r\n")
-        status, headers = _head(head)
-        if "content-length" in headers:
-            length = int(headers["content-length"])
-            body += await connection.reader.readexactly(length - len(body))
-        elif headers.get("transfer-encoding", "") == "chunked":
-            while not body.endswith(b"0\r\n\r\n"):
-                more = await connection.reader.read(65536)
-                if not more:
-                    raise Broken("closed", stage)
-                body += more
-            body = _unchunked(body)
-        else:
-            raise Broken("an answer without a length", stage)
-    except asyncio.IncompleteReadError as error:
-        raise Broken("closed", stage) from error
+        async with asyncio.timeout_at(deadline):
+            connection.writer.write(request)
+            await connection.writer.drain()
+            while b"\r\n\r\n" not in data:
+                data += await more()
+            head, _, body = data.partition(b"\r\n\r\n")
+            status, headers = _head(head)
+            if "content-length" in headers:
+                while len(body) < int(headers["content-length"]):
+                    body += await more()
+            elif headers.get("transfer-encoding", "") == "chunked":
+                while not body.endswith(b"0\r\n\r\n"):
+                    body += await more()
+                body = _unchunked(body)
+            else:
+                raise Broken("an answer without a length", stage)
+    except TimeoutError as error:
+        raise Broken(NO_ANSWER, stage) from error
     except OSError as error:
         raise Broken("reset", stage, str(error)) from error
     return _Answer(status, body, headers.get("connection", "").lower() != "close")
@@ -266,8 +277,8 @@ def _unchunked(data: bytes) -> bytes:
     return body
 
 
-class _Run:
-    """A load on its way."""
+class Run:
+    """A load on its way; `name` begins the ids of its requests, `phase` is what answers now belong to."""
 
     def __init__(self, load: Load, name: str) -> None:
         self.load, self.name = load, name
@@ -309,30 +320,28 @@ class _Run:
         kind = MIX[number % len(MIX)]
         place = self.places[-1] if number % 10 == 7 else self.places[0]
         began, began_in = time.time(), self.phase
-        clock = time.perf_counter()
+        clock, deadline = time.perf_counter(), asyncio.get_running_loop().time() + ANSWER_SECONDS
         reused, resent, failure = False, False, None
         identity = f"{self.name}-{number}"
         request = _request(kind, identity, number, place.host)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                connection = place.waiting() if kind.keep_alive else None
-                reused = connection is not None
-                self.reused += reused
-                try:
-                    answer = await self._asked(place, connection, request, kind)
-                except Broken as broken:
-                    if not (self.load.resend and reused and kind.method == "GET" and broken.stage == BEFORE):
-                        raise
-                    resent = True
-                    answer = await self._asked(place, None, request, kind)
+            connection = place.waiting() if kind.keep_alive else None
+            reused = connection is not None
+            self.reused += reused
+            try:
+                answer = await self._asked(place, connection, request, kind, deadline)
+            except Broken as broken:
+                may_resend = reused and kind.method == "GET" and (broken.stage, broken.kind) in _NEVER_READ
+                if not (self.load.resend and may_resend):
+                    raise
+                resent = True
+                answer = await self._asked(place, None, request, kind, deadline)
             _check(kind, identity, answer)
-        except TimeoutError:
-            failure = Broken("no answer in time", BEFORE)
         except Broken as broken:
             failure = broken
         seconds = time.perf_counter() - clock
         # What never was answered belongs to where it began.
-        named = began_in if failure and failure.kind == "no answer in time" else self.phase
+        named = began_in if failure and failure.kind == NO_ANSWER else self.phase
         phase = self.phases.setdefault(named, Phase())
         phase.requests += 1
         phase.resent += resent
@@ -359,13 +368,13 @@ class _Run:
             )
 
     async def _asked(
-        self, place: _Place, connection: _Connection | None, request: bytes, kind: Kind
+        self, place: _Place, connection: _Connection | None, request: bytes, kind: Kind, deadline: float
     ) -> _Answer:
-        used = connection or await place.fresh()
+        used = connection or await place.fresh(deadline)
         used.used += 1
         stays = False
         try:
-            answer = await _exchange(used, request)
+            answer = await _exchange(used, request, deadline)
             stays = kind.keep_alive and answer.may_stay
         finally:
             if stays:
@@ -375,6 +384,7 @@ class _Run:
         return answer
 
     def report(self) -> dict[str, Any]:
+        """All that is known, for JSON; latencies in seconds."""
         return {
             "load": asdict(self.load),
             "name": self.name,
@@ -420,7 +430,7 @@ def _check(kind: Kind, identity: str, answer: _Answer) -> None:
 
 
 async def _main(load: Load, name: str) -> dict[str, Any]:
-    run = _Run(load, name)
+    run = Run(load, name)
     loop = asyncio.get_running_loop()
 
     def orders() -> None:

@@ -104,7 +104,7 @@ def drive(
         for one in [*repeated * rounds, *(one for one in operations if one.once)]:
             try:
                 one.before(site)
-                addresses = _addresses(site) if one.loses else set()
+                addresses = site.edge_addresses() if one.loses else set()
                 with running.phase(one.name):
                     begun = time.monotonic()
                     try:
@@ -113,7 +113,7 @@ def drive(
                         seconds[one.name] = round(time.monotonic() - begun, 1)
                         _wait(running, one.seconds)
                 if one.loses:
-                    dead[one.name] = addresses - _addresses(site)
+                    dead[one.name] = addresses - site.edge_addresses()
                 after()
             except Failed as error:
                 problems.append(f"{one.name}: {error}")
@@ -131,10 +131,6 @@ def drive(
         dead,
         [one for one, times in processed.items() if times > 1],
     )
-
-
-def _addresses(site: Site) -> set[str]:
-    return {task["address"] for task in site.tasks()}
 
 
 def _wait(running: Client, seconds: float) -> None:

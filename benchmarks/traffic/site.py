@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.bootstrap.labs import Failed
+from swarmkit.names import EDGE_NETWORK
 
 STACK = "traffic"
 WEB = f"{STACK}_web"
@@ -86,6 +87,20 @@ class Site:
         """The service's tasks that should run."""
         found: list[dict[str, str]] = self.json("service", "ps", service)
         return [task for task in found if task["desired"] == "running"]
+
+    def edge_addresses(self, service: str = WEB) -> set[str]:
+        """The addresses at which balancers reach the tasks that should run."""
+        raw = self.shell(
+            self.manager,
+            f"docker service ps -q --no-trunc --filter desired-state=running {service} | xargs docker inspect",
+        )
+        return {
+            address.split("/")[0]
+            for task in json.loads(raw)
+            for attachment in task.get("NetworksAttachments") or []
+            if attachment["Network"]["Spec"]["Name"] == EDGE_NETWORK
+            for address in attachment["Addresses"]
+        }
 
     def containers(self, node: str, service: str) -> list[str]:
         """The ids of the service's running containers on a node."""

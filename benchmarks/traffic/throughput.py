@@ -107,8 +107,7 @@ def by_hand(site: Site) -> None:
         for one in services
         if one["stack"] == "swarmkit-lb" and not str(one["name"]).endswith("_controller")
     )
-    addresses = [task["address"] for task in site.tasks(f"{STACK}_web")]
-    servers = " ".join(f"server {address}:80;" for address in addresses)
+    servers = " ".join(f"server {address}:80;" for address in sorted(site.edge_addresses(f"{STACK}_web")))
     configuration = _CONFIGURATION.format(servers=servers, port=STATIC_PORT)
     site.shell(
         site.manager,
