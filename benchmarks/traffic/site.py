@@ -90,10 +90,8 @@ class Site:
 
     def edge_addresses(self, service: str = WEB) -> set[str]:
         """The addresses at which balancers reach the tasks that should run."""
-        raw = self.shell(
-            self.manager,
-            f"docker service ps -q --no-trunc --filter desired-state=running {service} | xargs docker inspect",
-        )
+        tasks = f"docker service ps -q --no-trunc --filter desired-state=running {service}"
+        raw = self.shell(self.manager, f"{tasks} | xargs docker inspect")
         return {
             address.split("/")[0]
             for task in json.loads(raw)
