@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any
 from benchmarks.bootstrap.labs import Failed
 from benchmarks.traffic.client import BETWEEN, Client, Load, client
 from benchmarks.traffic.operations import Operation, explain, is_excused
-from benchmarks.traffic.site import Site
+from benchmarks.traffic.site import Site, eventually
 
 CALM_SECONDS = 3
+HOLDS_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def drive(
                     finally:
                         seconds[one.name] = round(time.monotonic() - begun, 1)
                         _wait(running, one.seconds)
+                eventually(functools.partial(one.holds, site), HOLDS_SECONDS, f"{one.name} was done")
                 if one.loses:
                     dead[one.name] = addresses - site.edge_addresses()
                 after()

@@ -15,6 +15,8 @@ from benchmarks.traffic.site import WEB, Site, eventually
 # The node that is drained and switched off: a worker, for an entry node takes its own address with it.
 NODE = "wn1"
 SETTLED_SECONDS = 120
+# As many answers in a row are of the tasks that run, not of one of them.
+ASKED = 20
 CONTROLLER = "swarmkit-lb_controller"
 
 
@@ -25,11 +27,12 @@ class Operation:
     `before` brings about what it starts from, and is not counted as part of it. `loses` says that a
     backend dies without a word, so that requests which it had begun to answer cannot be saved; `once`,
     that it is not repeated with the others. `seconds` is how long the load goes on afterwards as part
-    of it.
+    of it. `holds` is what is true when it was done; nothing is proved by what was not done.
     """
 
     name: str
     act: Callable[[Site], object]
+    holds: Callable[[Site], bool] = lambda _site: True
     before: Callable[[Site], object] = lambda _site: None
     loses: bool = False
     once: bool = False
@@ -54,8 +57,23 @@ def version_at(site: Site, path: str) -> str:
         connection.request("GET", path)
         answer = connection.getresponse()
         return str(json.loads(answer.read())["version"]) if answer.status == 200 else ""
+    except (OSError, http.client.HTTPException):
+        return ""
     finally:
         connection.close()
+
+
+def _runs(version: str) -> Callable[[Site], bool]:
+    """Whether every task is of this version."""
+    return lambda site: all(version_at(site, "/") == version for _ in range(ASKED))
+
+
+def _has_tasks(site: Site) -> bool:
+    return any(task["node"] == NODE for task in site.tasks())
+
+
+def _is_empty(site: Site) -> bool:
+    return not site.containers(NODE, WEB)
 
 
 def _scale(count: int) -> Callable[[Site], object]:
@@ -69,16 +87,6 @@ def _update(service: str, code: int = 0) -> Callable[[Site], object]:
 def _new_certificate(site: Site) -> None:
     site.certificate()
     site.up()
-
-
-def _add_route(site: Site) -> None:
-    site.up("more.yml")
-    eventually(lambda: version_at(site, "/more") == "2", SETTLED_SECONDS, "the route that was added answers")
-
-
-def _remove_route(site: Site) -> None:
-    site.up()
-    eventually(lambda: version_at(site, "/more") != "2", SETTLED_SECONDS, "the route is gone")
 
 
 def _kill_controller(site: Site) -> None:
@@ -121,25 +129,25 @@ def _power_on(site: Site) -> None:
 
 def _spread(site: Site) -> None:
     """Tasks on the worker, so that something happens when it goes."""
-    if not any(task["node"] == NODE for task in site.tasks()):
+    if not _has_tasks(site):
         _docker(f"service update -q --force {WEB}")(site)
         settled(site)
 
 
 SWARMKIT: Sequence[Operation] = (
-    Operation("scale 3→7", _scale(7), before=_scale(3)),
-    Operation("scale 7→2", _scale(2)),
-    Operation("scale 2→5", _scale(5)),
-    Operation("node drain", lambda site: site.swarmkit("node", "drain", NODE)),
+    Operation("scale 3→7", _scale(7), lambda site: running(site, 7), before=_scale(3)),
+    Operation("scale 7→2", _scale(2), lambda site: running(site, 2)),
+    Operation("scale 2→5", _scale(5), lambda site: running(site, 5)),
+    Operation("node drain", lambda site: site.swarmkit("node", "drain", NODE), _is_empty),
     Operation("node activate", lambda site: site.swarmkit("node", "activate", NODE)),
-    Operation("node rebalance", lambda site: site.swarmkit("node", "rebalance")),
-    Operation("update to a new image", _update("next")),
-    Operation("update that fails and rolls back", _update("broken", code=4)),
-    Operation("rollback", lambda site: site.swarmkit("rollback", WEB)),
+    Operation("node rebalance", lambda site: site.swarmkit("node", "rebalance"), _has_tasks),
+    Operation("update to a new image", _update("next"), _runs("2")),
+    Operation("update that fails and rolls back", _update("broken", code=4), _runs("2")),
+    Operation("rollback", lambda site: site.swarmkit("rollback", WEB), _runs("1")),
     Operation("certificate rotated", _new_certificate),
-    Operation("route added", _add_route),
-    Operation("route removed", _remove_route),
-    Operation("controller killed", _kill_controller),
+    Operation("route added", lambda site: site.up("more.yml"), lambda site: version_at(site, "/more") == "2"),
+    Operation("route removed", lambda site: site.up(), lambda site: version_at(site, "/more") == "1"),
+    Operation("controller killed", _kill_controller, lambda site: running(site, 5)),
     Operation("task killed (SIGKILL)", _kill_task, before=_spread, loses=True, once=True),
     Operation("worker switched off", _power_off, before=_spread, loses=True, once=True, seconds=10),
     Operation("worker switched on", _power_on, once=True),
@@ -159,7 +167,7 @@ def _docker_update(service: str, check: bool = True) -> Callable[[Site], object]
 def _docker_drain(site: Site) -> None:
     _docker(f"node update --availability drain {NODE}")(site)
     settled(site)
-    eventually(lambda: not site.containers(NODE, WEB), SETTLED_SECONDS, f"{NODE} is empty")
+    eventually(lambda: _is_empty(site), SETTLED_SECONDS, f"{NODE} is empty")
 
 
 def _docker_failing_update(site: Site) -> None:
@@ -171,18 +179,19 @@ def _docker_failing_update(site: Site) -> None:
 DOCKER: Sequence[Operation] = (
     Operation(
         "scale 3→7",
-        _docker(f"service scale {WEB}=7"),
+        _docker(f"service scale --detach=false {WEB}=7"),
+        lambda site: running(site, 7),
         before=_docker(f"service scale --detach=false {WEB}=3"),
     ),
-    Operation("scale 7→2", _docker(f"service scale --detach=false {WEB}=2")),
-    Operation("scale 2→5", _docker(f"service scale --detach=false {WEB}=5")),
-    Operation("node drain", _docker_drain),
+    Operation("scale 7→2", _docker(f"service scale --detach=false {WEB}=2"), lambda site: running(site, 2)),
+    Operation("scale 2→5", _docker(f"service scale --detach=false {WEB}=5"), lambda site: running(site, 5)),
+    Operation("node drain", _docker_drain, _is_empty),
     Operation("node activate", _docker(f"node update --availability active {NODE}")),
     # What documentation and forums advise for want of anything else.
-    Operation("node rebalance", _docker(f"service update -q --force --detach=false {WEB}")),
-    Operation("update to a new image", _docker_update("next")),
-    Operation("update that fails and rolls back", _docker_failing_update),
-    Operation("rollback", _docker_update("web")),
+    Operation("node rebalance", _docker(f"service update -q --force --detach=false {WEB}"), _has_tasks),
+    Operation("update to a new image", _docker_update("next"), _runs("2")),
+    Operation("update that fails and rolls back", _docker_failing_update, _runs("2")),
+    Operation("rollback", _docker_update("web"), _runs("1")),
     *(one for one in SWARMKIT if one.once),
 )
 
