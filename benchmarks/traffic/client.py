@@ -302,6 +302,8 @@ class Run:
                 await asyncio.sleep(-late)
                 continue
             self.lag = max(self.lag, late)
+            # Answers that are there come first, also where much is to be made up for.
+            await asyncio.sleep(0)
             if len(under_way) >= MOST_IN_FLIGHT:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 # What could not be sent in time is not made up for in a burst.
