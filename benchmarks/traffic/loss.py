@@ -10,10 +10,9 @@ from typing import Any
 
 from benchmarks.traffic.client import Load
 from benchmarks.traffic.drive import HEADS, Outcome, drive, table
-from benchmarks.traffic.operations import DOCKER, SWARMKIT, chosen
+from benchmarks.traffic.operations import DOCKER, SWARMKIT, TLS_PORT, chosen
 from benchmarks.traffic.site import Site, lab_site
 
-TLS_PORT = 8443
 # A bit more than the load needs for the operations, so that it does not end before them.
 MOST_SECONDS = 1800
 

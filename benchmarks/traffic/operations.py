@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from benchmarks.traffic.client import DURING
-from benchmarks.traffic.site import WEB, Site, eventually
+from benchmarks.traffic.site import CERTIFICATE, WEB, Site, eventually
 
 # The node that is drained and switched off: a worker, for an entry node takes its own address with it.
 NODE = "wn1"
 SETTLED_SECONDS = 120
+TLS_PORT = 8443
 # As many answers in a row are of the tasks that run, not of one of them.
 ASKED = 20
 CONTROLLER = "swarmkit-lb_controller"
@@ -89,6 +91,15 @@ def _new_certificate(site: Site) -> None:
     site.up()
 
 
+def _serves_it(site: Site) -> bool:
+    """Whether the balancer shows the certificate that is in the stack's folder."""
+    try:
+        shown = ssl.get_server_certificate((site.addresses[site.manager], TLS_PORT), timeout=10)
+    except OSError:
+        return False
+    return (site.folder / CERTIFICATE).read_text().startswith(shown.strip())
+
+
 def _kill_controller(site: Site) -> None:
     """Kill the controller's container, by its id, and wait for the next one."""
     (old,) = site.containers(site.manager, CONTROLLER)
@@ -144,7 +155,7 @@ SWARMKIT: Sequence[Operation] = (
     Operation("update to a new image", _update("next"), _runs("2")),
     Operation("update that fails and rolls back", _update("broken", code=4), _runs("2")),
     Operation("rollback", lambda site: site.swarmkit("rollback", WEB), _runs("1")),
-    Operation("certificate rotated", _new_certificate),
+    Operation("certificate rotated", _new_certificate, _serves_it),
     Operation("route added", lambda site: site.up("more.yml"), lambda site: version_at(site, "/more") == "2"),
     Operation("route removed", lambda site: site.up(), lambda site: version_at(site, "/more") == "1"),
     Operation("controller killed", _kill_controller, lambda site: running(site, 5)),
