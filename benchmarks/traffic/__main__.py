@@ -6,7 +6,7 @@
     python -m benchmarks.traffic latency       how soon a task gets requests, and how soon no more
     python -m benchmarks.traffic controller    what the controller costs with 10, 100 and 500 services
 
-Each makes a lab of three nodes and removes it. All load goes to lab nodes and the loopback.
+All but the last make a lab of three nodes and remove it. All load goes to lab nodes and the loopback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bootstrap.labs import Failed
-from benchmarks.traffic import compare, latency, loss, throughput
+from benchmarks.traffic import compare, controller, latency, loss, throughput
 
 Report = Callable[[argparse.Namespace, Path], tuple[str, Mapping[str, Any], bool]]
 REPORTS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Report]] = {
@@ -30,6 +30,7 @@ REPORTS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Report]] 
     "compare": (compare.arguments, compare.run),
     "throughput": (throughput.arguments, throughput.run),
     "latency": (latency.arguments, latency.run),
+    "controller": (controller.arguments, controller.run),
 }
 
 
