@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,13 +80,14 @@ def watching(site: Site) -> Iterator[Seen]:
                     if task.is_leaving:
                         seen.leaving.setdefault(task.id, task.written.timestamp())
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        try:
+            yield seen
+        finally:
+            ended.set()
+        # What the watching has died of, if it has.
+        watched.result()
 
 
 def _times(since: Mapping[str, float], ended: Mapping[str, Mapping[str, Any]], what: str) -> list[float]:
