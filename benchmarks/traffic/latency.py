@@ -46,6 +46,8 @@ def run(options: argparse.Namespace, work: Path) -> tuple[str, Mapping[str, Any]
         site.swarmkit("scale", f"{WEB}=2")
         load = Load(site.url, options.rate, int(options.rate * MOST_SECONDS))
         with watching(site) as seen, client(load) as running:
+            time.sleep(HOLD_SECONDS)
+            begun = time.time()
             for _ in range(options.cycles):
                 site.swarmkit("scale", f"{WEB}=6")
                 time.sleep(HOLD_SECONDS)
@@ -56,8 +58,8 @@ def run(options: argparse.Namespace, work: Path) -> tuple[str, Mapping[str, Any]
         site.swarmkit("scale", f"{WEB}=0")
         ended = {str(one["task"]): one for one in site.entries()["ended"]}
     found = {
-        "healthy → first request": _times(seen.healthy, ended, "first"),
-        "about to stop → last request": _times(seen.leaving, ended, "last"),
+        "healthy → first request": _times(seen.healthy, ended, "first", begun),
+        "about to stop → last request": _times(seen.leaving, ended, "last", begun),
     }
     document = {"waits": found, "load": report}
     failed = f"{report['requests']:,} requests, {report['failed']:,} failed."
@@ -90,12 +92,14 @@ def watching(site: Site) -> Iterator[Seen]:
         watched.result()
 
 
-def _times(since: Mapping[str, float], ended: Mapping[str, Mapping[str, Any]], what: str) -> list[float]:
-    """The seconds from a change to a request, of the tasks that had any."""
+def _times(
+    since: Mapping[str, float], ended: Mapping[str, Mapping[str, Any]], what: str, begun: float
+) -> list[float]:
+    """The seconds from a change to a request, for the changes since the load has `begun`."""
     return sorted(
         round(ended[task][what] - moment, 4)
         for task, moment in since.items()
-        if task in ended and ended[task]["requests"]
+        if moment > begun and task in ended and ended[task]["requests"]
     )
 
 
