@@ -43,8 +43,9 @@ SOURCES_LABEL = "swarmkit.sources"
 # A service with a label that starts like this asks the balancer for a route.
 ROUTE_PREFIX = "swarmkit.lb."
 
-# The stack that the balancer is, and the service in it that clients reach.
+# The stack that the balancer is, the service in it that reads the swarm, and the one that clients reach.
 BALANCER_STACK = "swarmkit-lb"
+CONTROLLER_SERVICE = f"{BALANCER_STACK}_controller"
 PROXY_SERVICE = f"{BALANCER_STACK}_proxy"
 
 # On a service that is a canary of another: the name of that one, whose routes it shares.

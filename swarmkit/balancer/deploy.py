@@ -31,15 +31,20 @@ from swarmkit.images.context import packed
 from swarmkit.images.registry import AUTHORITY_LABEL as REGISTRY_AUTHORITY
 from swarmkit.images.registry import SERVICE as REGISTRY
 from swarmkit.images.trust import find_authority
-from swarmkit.names import AUTHORITY_LABEL, BALANCER_LABEL, BALANCER_STACK, PROXY_SERVICE, SOURCES_LABEL
+from swarmkit.names import (
+    AUTHORITY_LABEL,
+    BALANCER_LABEL,
+    BALANCER_STACK,
+    CONTROLLER_SERVICE,
+    PROXY_SERVICE,
+    SOURCES_LABEL,
+)
 from swarmkit.remote import Engine
 from swarmkit.resources import PACKAGE, folder
 from swarmkit.services.nodes import update_node
 from swarmkit.swarm import Service, nodes, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
-
-CONTROLLER = f"{BALANCER_STACK}_controller"
 
 # How long proxies may take to serve what runs: a controller that has just died is back within it.
 _SERVED_SECONDS = 30.0
@@ -66,7 +71,7 @@ def follow_routes(
         is_there = any(one.stack == BALANCER_STACK for one in live)
         return down(swarm.engine, ui, BALANCER_STACK, options) if is_there and not dry_run else []
     running = {one.name: one for one in live}
-    if swarm.fleet is None and not {CONTROLLER, PROXY_SERVICE} <= running.keys():
+    if swarm.fleet is None and not {CONTROLLER_SERVICE, PROXY_SERVICE} <= running.keys():
         ui.warn("this swarm has no load balancer, and one can only be made with an inventory (-i)")
         return []
     secrets = _secrets(swarm.engine)
@@ -82,7 +87,7 @@ def follow_routes(
     # Without machines to build on, the images that run will do; and what was built need not be again.
     images = {
         key: service.image
-        for key, name in (("controller", CONTROLLER), ("proxy", PROXY_SERVICE))
+        for key, name in (("controller", CONTROLLER_SERVICE), ("proxy", PROXY_SERVICE))
         if (service := running.get(name))
         and (swarm.fleet is None or service.labels.get(SOURCES_LABEL) == wanted.sources[key])
     }

@@ -395,11 +395,17 @@ def down(
         if not force:
             refuse_if_required(services(swarm.engine), stack)
         options = Options(timeout, f"stack down {stack}", lock_wait=lock_wait, break_lock=break_lock)
-        changes = remove(swarm.engine, ui, stack, options)
+        balancing: list[Change] = []
+        changes = remove(
+            swarm.engine,
+            ui,
+            stack,
+            options,
+            lambda: balancing.extend(follow_routes(swarm, ui, timeout=timeout)),
+        )
         if volumes and swarm.fleet is not None:
             changes += remove_volumes(swarm.fleet, ui, stack)
         if not changes:
             services_of(swarm, stack)
-        balancing = follow_routes(swarm, ui, timeout=timeout)
         deployment = Deployment(stack, [*changes, *balancing], True, seconds())
         ui.result(deployment.json(), f"{stack}: gone ({deployment.seconds:.1f} s)")

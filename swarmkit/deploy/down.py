@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -14,7 +14,7 @@ from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.deploy.plan import Change, LiveStack, removal, waves
 from swarmkit.deploy.report import describe
 from swarmkit.errors import NotConverged, OperationFailed, SwarmkitError, raise_all
-from swarmkit.names import CANARY_LABEL, STACK_LABEL
+from swarmkit.names import CANARY_LABEL, CONTROLLER_SERVICE, STACK_LABEL
 from swarmkit.remote import Engine, EngineError, Fleet
 from swarmkit.services.canary import retire
 from swarmkit.services.converge import wait_gone
@@ -88,12 +88,21 @@ def _when_free(remove: Callable[[], None]) -> None:
                     raise
 
 
-def down(engine: Engine, ui: Ui, stack: str, options: Options) -> list[Change]:
+def down(
+    engine: Engine,
+    ui: Ui,
+    stack: str,
+    options: Options,
+    release: Callable[[], object] | None = None,
+) -> list[Change]:
     """Remove a stack: services (dependents first), secrets, configs, networks, revisions; volumes stay.
 
     Returns what was removed, nothing where there is no such stack: also what an interrupted `down` has
-    left. Ends when all of it is gone. Raises OperationFailed (or Problems), and removes nothing, where
-    other stacks use what is the stack's; NotConverged where tasks do not end in time.
+    left. Ends when all of it is gone. The load balancer has the secrets that the stack's routes name;
+    `release` is called once the services are gone, and makes it let go of them.
+
+    Raises OperationFailed (or Problems), and removes nothing, where other stacks use what is the stack's;
+    NotConverged where tasks do not end in time.
     """
     live = observe(engine, stack)
     if not _everything(live) and not live.revisions:
@@ -101,13 +110,16 @@ def down(engine: Engine, ui: Ui, stack: str, options: Options) -> list[Change]:
     with locked_stack(engine, ui, stack, options) as lock:
         live = observe(engine, stack)
         changes = _everything(live)
-        raise_all(_used(changes, live))
+        raise_all(_used(changes, live, () if release is None else (CONTROLLER_SERVICE,)))
         gone = {change.name: change for change in changes if change.kind == "service"}
         wanted = live.revisions[-1].after.depends_on if live.revisions else {}
         groups = [[gone[name] for name in wave] for wave in waves(list(gone), wanted)]
-        groups.append([change for change in changes if change.kind != "service"])
         for group in groups:
             remove(engine, ui, lock, group, options.timeout)
+        if release is not None:
+            release()
+        others = [change for change in changes if change.kind != "service"]
+        remove(engine, ui, lock, others, options.timeout)
         history.forget(engine, live.revisions)
         wait_for(
             lambda: not _everything(observe(engine, stack)),
@@ -126,8 +138,8 @@ def _everything(live: LiveStack) -> list[Change]:
     ]
 
 
-def _used(changes: Sequence[Change], live: LiveStack) -> list[SwarmkitError]:
-    """What services of other stacks use: the swarm would not let go of it."""
+def _used(changes: Sequence[Change], live: LiveStack, released: Collection[str]) -> list[SwarmkitError]:
+    """What services of other stacks use, but for those that let go: the swarm would not."""
     return [
         OperationFailed(
             f"other stacks use the {change.kind}: {', '.join(users)}; nothing was removed",
@@ -135,7 +147,7 @@ def _used(changes: Sequence[Change], live: LiveStack) -> list[SwarmkitError]:
             hint="take those down first",
         )
         for change in changes
-        if (users := live.users.get(str(change.live_id)))
+        if (users := [one for one in live.users.get(str(change.live_id), ()) if one not in released])
     ]
 
 

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from swarmkit.balancer import deploy
-from swarmkit.balancer.deploy import CONTROLLER, Identities, Wanted, follow_routes, project
+from swarmkit.balancer.deploy import Identities, Wanted, follow_routes, project
 from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE
 from swarmkit.compose.convert import Context, convert
+from swarmkit.deploy.down import down
+from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import contents
+from swarmkit.errors import OperationFailed
 from swarmkit.images.ca import Authority, fingerprint
 from swarmkit.names import AUTHORITY_LABEL, BALANCER_LABEL, EDGE_NETWORK, SOURCES_LABEL, STACK_LABEL
+from swarmkit.names import CONTROLLER_SERVICE as CONTROLLER
 from swarmkit.names import PROXY_SERVICE as PROXY
 from swarmkit.swarm import Service
 from swarmkit.target import Swarm, Target
@@ -344,3 +348,21 @@ def test_an_engine_alone_makes_no_balancer_but_keeps_the_one_that_runs(swarm: Sw
     follow(swarm)
     engine.secret("web_users")
     assert follow(alone)[0] == [f"update service {CONTROLLER}"]
+
+
+def test_a_stack_goes_though_the_controller_has_its_secret(swarm: Swarm) -> None:
+    engine = engine_of(swarm)
+    engine.route("web_web", port="80", auth="users")
+    engine.route("other_web", port="80", host="other.example")
+    engine.post("/secrets/create", {"Name": "web_users", "Labels": {STACK_LABEL: "web"}, "Data": "eA=="})
+    follow(swarm)
+    used = engine.service(CONTROLLER).spec["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    assert "web_users" in {one["SecretName"] for one in used}
+    ui = Ui(stdout=io.StringIO(), stderr=io.StringIO())
+    options = Options(5, "stack down web")
+    with pytest.raises(OperationFailed, match="other stacks use the secret"):
+        down(engine, ui, "web", options)
+    down(engine, ui, "web", options, lambda: follow(swarm))
+    assert "web_users" not in engine.held["secrets"]
+    used = engine.service(CONTROLLER).spec["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    assert "web_users" not in {one["SecretName"] for one in used}
