@@ -19,8 +19,9 @@ from datetime import datetime
 from typing import NoReturn
 
 from swarmkit.deploy.options import Options, locked_stack
+from swarmkit.deploy.scope import scope_of
 from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
-from swarmkit.names import MOVE_LABEL
+from swarmkit.names import BALANCER_STACK, MOVE_LABEL
 from swarmkit.remote import Engine, while_stale
 from swarmkit.services.converge import baseline, converge
 from swarmkit.services.explain import halted
@@ -150,12 +151,17 @@ def marked(engine: Engine) -> list[Service]:
 def stacks_locked(
     engine: Engine, ui: Ui, concerned: Iterable[Service], doing: str, timeout: float
 ) -> Iterator[None]:
-    """Hold the locks of the services' stacks, waiting for whoever deploys one of them."""
+    """Hold the locks of the services' stacks (of a service without one its own), waiting for who has them."""
     options = Options(timeout, doing, lock_wait=timeout)
     with ExitStack() as held:
-        for stack in sorted({one.stack for one in concerned if one.stack}):
-            held.enter_context(locked_stack(engine, ui, stack, options))
+        for scope in sorted({scope_of(one) for one in concerned}, key=_lock_order):
+            held.enter_context(locked_stack(engine, ui, scope, options))
         yield
+
+
+def _lock_order(scope: str) -> tuple[bool, str]:
+    """The balancer's last: who deploys a stack or takes it down takes that within the stack's own."""
+    return scope == BALANCER_STACK, scope
 
 
 def clear(engine: Engine, ui: Ui, left: Sequence[Service]) -> None:

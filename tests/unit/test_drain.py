@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from swarmkit.cluster.lock import NAME
+from swarmkit.deploy.history import short
 from swarmkit.errors import NotConverged, Problems
+from swarmkit.names import BALANCER_STACK, CANARY_LABEL, STACK_LABEL
 from swarmkit.services.drain import activate_nodes, drain_nodes
 from swarmkit.services.rebalance import rebalance
 from swarmkit.swarm import nodes
@@ -203,6 +205,32 @@ def test_an_update_under_way_comes_first(monkeypatch: pytest.MonkeyPatch) -> Non
     assert waits == [0], "it was waited for, and before anything was sent"
     assert sent.count("/services/web/update") == 2
     assert not one.gaps
+
+
+def locks_at_an_update_of(name: str, one: MovingSwarm) -> list[str]:
+    """The locks that a drain of n1 holds when it first sends the service something, in their order."""
+    seen: dict[str, list[str]] = {}
+
+    def look(path: str) -> None:
+        seen.setdefault(path, list(one.configs))
+
+    one.on_update = look
+    drain(one, "n1")
+    return seen[f"/services/{name}/update"]
+
+
+def test_a_service_without_a_stack_is_locked_too_as_its_updates_do() -> None:
+    one = swarm(web=["n1"], canary=["n1"])
+    one.services["canary"]["Spec"]["Labels"] = {CANARY_LABEL: "web"}
+    assert locks_at_an_update_of("web", one) == [short("swarmkit-lock-", "service.web")]
+
+
+def test_the_balancer_s_lock_comes_last_for_others_take_it_within_their_stack_s() -> None:
+    one = swarm(web=["n1"], lb=["n1"], api=["n1"])
+    for name, stack in (("web", "web"), ("lb", BALANCER_STACK), ("api", "api")):
+        one.services[name]["Spec"]["Labels"] = {STACK_LABEL: stack}
+    expected = [short("swarmkit-lock-", stack) for stack in ("api", "web", BALANCER_STACK)]
+    assert locks_at_an_update_of("web", one) == expected
 
 
 def test_the_locks_of_the_stacks_are_given_back() -> None:
