@@ -175,9 +175,10 @@ def clear(engine: Engine, ui: Ui, left: Sequence[Service]) -> None:
 
 
 def hold(engine: Engine, node: Node, operation: Operation) -> None:
-    """Pause a node, and write on it what it was."""
-    if not _is_held(node):
-        label = {MOVE_LABEL: f"{operation}/{node.availability}"}
+    """Pause a node, and write on it what it was; `clear` may have released it since `node` was read."""
+    found = Node.of(engine.get(f"/nodes/{node.id}"))
+    if not _is_held(found):
+        label = {MOVE_LABEL: f"{operation}/{found.availability}"}
         update_node(engine, node.id, availability="pause", labels=label)
 
 

@@ -178,6 +178,8 @@ class MovingSwarm(Engine):
         most = config.get("Parallelism", 1) if config.get("Delay") else 0
         unfit = [one for one in self.tasks if one["ServiceID"] == name and one["DesiredState"] == "running"]
         unfit = [one for one in unfit if not self._fits(name, one["NodeID"])]
+        # From a node that takes tasks, the swarm rejects those that do not fit it, at any write to the node.
+        self.gaps += [name for task in unfit if self.availability(task["NodeID"]) == "active"]
         for task in unfit[:most] if most else unfit:
             other = self._place(name)
             if name in self.broken or other is None:
