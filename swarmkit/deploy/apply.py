@@ -17,8 +17,8 @@ from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
 from swarmkit.deploy.scope import services_in, title, way_back
 from swarmkit.deploy.send import Sender
-from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
-from swarmkit.remote import Engine, EngineError, Fleet, while_stale
+from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
+from swarmkit.remote import Engine, Fleet, is_cut_off, while_stale
 from swarmkit.services.converge import Watch, baseline, converge
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
@@ -92,7 +92,7 @@ class _Run:
         except SwarmkitError as error:
             # Somebody who has broken our lock is at work now.
             self.lock.check()
-            if _is_cut_off(error):
+            if is_cut_off(error):
                 self._left_half_done()
                 raise
             if revision is None or not self.options.rollback:
@@ -203,11 +203,6 @@ class _Run:
 
 def _each(error: SwarmkitError) -> Sequence[SwarmkitError]:
     return error.errors if isinstance(error, Problems) else [error]
-
-
-def _is_cut_off(error: SwarmkitError) -> bool:
-    """Whether no manager answers, or none decides: nothing can be returned to what it was either."""
-    return error.exit is Exit.UNREACHABLE or (isinstance(error, EngineError) and error.is_leaderless)
 
 
 def _rolled_back(error: SwarmkitError) -> Iterator[NotConverged]:

@@ -1,7 +1,7 @@
 """Machines over SSH: one connection a host for a whole command, scripts and the Docker Engine through it."""
 
 from swarmkit.remote.connection import Connection
-from swarmkit.remote.engine import Engine, EngineError, while_stale
+from swarmkit.remote.engine import Engine, EngineError, is_cut_off, while_stale
 from swarmkit.remote.fleet import Fleet, Outcomes
 from swarmkit.remote.hostkeys import HostKeys
 from swarmkit.remote.local import LocalConnection
@@ -19,5 +19,6 @@ __all__ = [
     "Outcomes",
     "RootShell",
     "Secrets",
+    "is_cut_off",
     "while_stale",
 ]

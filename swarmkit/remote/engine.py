@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from swarmkit.errors import OperationFailed, Unreachable, UsageError
+from swarmkit.errors import Exit, OperationFailed, Problems, SwarmkitError, Unreachable, UsageError
 from swarmkit.remote.shell import RootShell
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ class EngineError(OperationFailed):
         It may have been carried out all the same.
         """
         return self.status >= 500 and _LEADERLESS.search(self.message) is not None
+
+
+def is_cut_off(error: SwarmkitError) -> bool:
+    """Whether no manager answers, or none decides: nothing can be undone or sent now, either."""
+    errors = error.errors if isinstance(error, Problems) else [error]
+    return any(
+        one.exit is Exit.UNREACHABLE or (isinstance(one, EngineError) and one.is_leaderless) for one in errors
+    )
 
 
 # An update names the version that it is based on (Engine API); the swarm itself writes into services

@@ -20,9 +20,9 @@ from typing import NoReturn
 
 from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.deploy.scope import scope_of
-from swarmkit.errors import Exit, NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
+from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
 from swarmkit.names import BALANCER_STACK, MOVE_LABEL
-from swarmkit.remote import Engine, while_stale
+from swarmkit.remote import Engine, is_cut_off, while_stale
 from swarmkit.services.converge import baseline, converge
 from swarmkit.services.explain import halted
 from swarmkit.services.moves import (
@@ -272,8 +272,8 @@ def _restored(engine: Engine, service_id: str) -> bool:
 
 
 def undone(ui: Ui, error: SwarmkitError, undo: Callable[[], None], what: str) -> NoReturn:
-    """Undo an operation that has failed, and raise its error; where no manager answers, only that."""
-    if error.exit is Exit.UNREACHABLE:
+    """Undo an operation that has failed, and raise its error; where no manager decides, only that."""
+    if is_cut_off(error):
         ui.warn("left half-done: run it again to go on; `swarmkit node activate` undoes it")
         raise error
     errors = error.errors if isinstance(error, Problems) else [error]

@@ -13,6 +13,7 @@ from swarmkit.cluster.lock import NAME
 from swarmkit.deploy.history import short
 from swarmkit.errors import NotConverged, Problems
 from swarmkit.names import BALANCER_STACK, CANARY_LABEL, STACK_LABEL
+from swarmkit.remote import EngineError
 from swarmkit.services.drain import activate_nodes, drain_nodes
 from swarmkit.services.rebalance import rebalance
 from swarmkit.swarm import nodes
@@ -232,6 +233,22 @@ def test_the_balancer_s_lock_comes_last_for_others_take_it_within_their_stack_s(
         one.services[name]["Spec"]["Labels"] = {STACK_LABEL: stack}
     expected = [short("swarmkit-lock-", stack) for stack in ("api", "web", BALANCER_STACK)]
     assert locks_at_an_update_of("web", one) == expected
+
+
+def test_where_no_manager_decides_nothing_is_undone_and_the_way_on_is_said() -> None:
+    one = two()
+
+    def lose_the_leader(path: str) -> None:
+        if path.startswith("/services"):
+            raise EngineError("rpc error: code = Unknown desc = The swarm does not have a leader", 503)
+
+    one.on_update = lose_the_leader
+    said = io.StringIO()
+    chosen = [node for node in nodes(one) if node.name == "n1"]
+    with pytest.raises(EngineError):
+        drain_nodes(one, chosen, Ui(stdout=said, stderr=said), timeout=5)
+    assert "run it again to go on" in said.getvalue()
+    assert one.availability("n1") == "pause"
 
 
 def test_the_locks_of_the_stacks_are_given_back() -> None:
