@@ -48,7 +48,7 @@ from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
 from swarmkit.names import CLUSTER_LABEL, RESTART_LABEL
-from swarmkit.remote import Engine, EngineError, Fleet, Outcomes, while_stale
+from swarmkit.remote import Engine, EngineError, Fleet, Outcomes, is_cut_off, while_stale
 from swarmkit.services.drain import activate_nodes, drain_nodes, set_availability
 from swarmkit.services.nodes import forget_node, update_node, wait_for_role
 from swarmkit.swarm import Node, nodes
@@ -488,8 +488,8 @@ class LeaveStage(HostStage):
             case Drain(force=force):
                 try:
                     drain_nodes(manager, [node], work.ui, timeout=work.drain_seconds)
-                except NotConverged as error:
-                    if not force:
+                except SwarmkitError as error:
+                    if not force or is_cut_off(error):
                         raise
                     work.ui.warn(f"{error}; going on, as you said")
                     update_node(manager, node.id, availability="drain")

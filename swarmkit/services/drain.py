@@ -93,7 +93,10 @@ def drain_nodes(
             raise
     drain.wait_until_empty(timeout)
     again = [
-        one.service.id for one in plan.gaps if one.service.replicas is not None and one.gap and not one.waits
+        one.service.id
+        for one in plan.gaps
+        # An update that stood still before does so still: that would look like a failure of ours.
+        if one.service.replicas is not None and one.gap and one.gap.code != "halted" and not one.waits
     ]
     if again:
         converge(engine, again, ui, timeout=drain.seconds_left(), before=before, may_go=True)

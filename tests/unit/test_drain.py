@@ -235,6 +235,16 @@ def test_the_balancer_s_lock_comes_last_for_others_take_it_within_their_stack_s(
     assert locks_at_an_update_of("web", one) == expected
 
 
+def test_a_service_whose_update_stood_still_before_does_not_fail_the_drain() -> None:
+    one = two()
+    one.services["api"]["UpdateStatus"] = {"State": "paused", "StartedAt": "2026-01-01T10:00:00Z"}
+    # Its other task is of the spec that was.
+    one.services["api"]["Spec"]["TaskTemplate"]["Placement"] = {"Constraints": ["node.id!=n3"]}
+    done = drain_nodes(one, [node for node in nodes(one) if node.name == "n1"], ui(), timeout=5)
+    assert [(each.service.name, each.gap.code) for each in done.plan.gaps if each.gap] == [("api", "halted")]
+    assert "n1" not in one.up("api").values()
+
+
 def test_where_no_manager_decides_nothing_is_undone_and_the_way_on_is_said() -> None:
     one = two()
 

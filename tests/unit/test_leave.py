@@ -1,0 +1,61 @@
+"""The steps by which a node leaves, on a swarm in memory."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from swarmkit.cluster.actions import Drain
+from swarmkit.cluster.phases import LeaveStage, Work
+from swarmkit.cluster.plan import ClusterPlan
+from swarmkit.errors import Problems
+from swarmkit.images.trust import TrustPlan
+from swarmkit.inventory import Host
+from swarmkit.remote import EngineError, Fleet
+from swarmkit.ui import Ui
+from tests.unit.builders import service
+from tests.unit.movingswarm import MovingSwarm
+
+HEALTH: Any = {"container": {"Healthcheck": {"Test": ["CMD", "true"]}}}
+
+
+def broken() -> MovingSwarm:
+    """A swarm of which two services cannot be moved off n1."""
+    services = {name: service(1, name=name, **HEALTH) for name in ("web", "api")}
+    one = MovingSwarm(2, services, {"web": ["n1"], "api": ["n1"]})
+    one.broken = {"web", "api"}
+    return one
+
+
+def work(one: MovingSwarm) -> Work:
+    fleet = cast(Fleet, SimpleNamespace(engine=lambda _: one))
+    plan = ClusterPlan((), Host(name="m1", address="", user=""), TrustPlan())
+    return Work(fleet, plan, Ui(stdout=io.StringIO(), stderr=io.StringIO()), drain_seconds=5)
+
+
+def test_by_force_a_node_is_drained_whatever_number_of_services_cannot_be_moved() -> None:
+    one = broken()
+    LeaveStage().do(work(one), Drain("n1", "n1", force=True))
+    assert one.availability("n1") == "drain"
+
+
+def test_without_force_it_stays_as_it_was() -> None:
+    one = broken()
+    with pytest.raises(Problems):
+        LeaveStage().do(work(one), Drain("n1", "n1"))
+    assert one.availability("n1") == "active"
+
+
+def test_force_goes_on_with_nothing_that_no_manager_decides_on() -> None:
+    one = broken()
+
+    def lose_the_leader(_: str) -> None:
+        raise EngineError("The swarm does not have a leader", 503)
+
+    one.on_update = lose_the_leader
+    with pytest.raises(EngineError):
+        LeaveStage().do(work(one), Drain("n1", "n1", force=True))
+    assert one.availability("n1") == "pause"
