@@ -502,7 +502,7 @@ class LeaveStage(HostStage):
 
     def clean_up(self, work: Work, action: Action) -> None:
         """A node that could not be emptied stays a member as it was."""
-        if not isinstance(action, Drain):
+        if not isinstance(action, Drain) or action.had == "drain":
             return
         try:
             node = Node.of(work.manager.get(f"/nodes/{action.node_id}"))

@@ -178,7 +178,8 @@ def departure(
     node: Node, name: str, force: bool, has_login: bool, *, rejoins: bool = False
 ) -> Iterator[Departure]:
     """The steps by which a node leaves. Without a login on it, it is struck off and not told."""
-    if node.is_ready and node.availability != "drain":
+    if node.is_ready:
+        # Of one that is drained already too: it is waited for until it is empty.
         yield Drain(name, node.id, rejoins, force, node.availability)
     if node.is_manager:
         yield Demote(name, node.id, rejoins)

@@ -539,6 +539,10 @@ def test_nodes_that_the_inventory_has_no_more_are_named_and_pruned_when_asked() 
     assert any("w2 (--prune" in note for note in plan.notes)
     pruned = plan_cluster(inventory, ALL, state, consent=Consent(prune=True))
     assert [type(action) for action in pruned.actions] == [Drain, StrikeOff]
+    drained = replace(state.nodes[3], availability="drain")
+    state = replace(state, nodes=(*state.nodes[:3], drained))
+    pruned = plan_cluster(inventory, ALL, state, consent=Consent(prune=True))
+    assert [type(action) for action in pruned.actions] == [Drain, StrikeOff], "it is to be empty first"
     joined = plan_cluster(inventory, ALL, state, hosts=[W1], consent=Consent(prune=True))
     assert joined.actions == ()
 

@@ -59,3 +59,16 @@ def test_force_goes_on_with_nothing_that_no_manager_decides_on() -> None:
     with pytest.raises(EngineError):
         LeaveStage().do(work(one), Drain("n1", "n1", force=True))
     assert one.availability("n1") == "pause"
+
+
+def test_a_node_that_was_drained_before_is_not_drained_again_where_it_does_not_become_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_back: list[str] = []
+    monkeypatch.setattr(
+        "swarmkit.cluster.phases.set_availability",
+        lambda _engine, _node, wanted, _ui, **_: set_back.append(wanted),
+    )
+    for had in ("drain", "pause"):
+        LeaveStage().clean_up(work(broken()), Drain("n1", "n1", had=had))
+    assert set_back == ["pause"]
