@@ -272,7 +272,10 @@ def plan_drain(
             ask = Ask.of(service.spec)
             beside = Counter(task.node_id for task in own)
             able = [node for node in others if ask.allows(node)]
-            room = sum(max(0, min(left[node.id].takes(ask), ask.most - beside[node.id])) for node in able)
+            takes = {
+                node.id: max(0, min(left[node.id].takes(ask), ask.most - beside[node.id])) for node in able
+            }
+            room = sum(takes.values())
             waits = not able or not room
             if not able:
                 gap = Gap("no-place", "no other node may have it" + _because(ask, others, left))
@@ -280,9 +283,22 @@ def plan_drain(
                 gap = Gap("no-room", _no_room(room, count) + _because(ask, others, left))
             elif not force:
                 gap = risk(service)
+            if gap is None:
+                # What moves takes its room from those that come after it.
+                for node_id, number in _spread(count, takes, beside).items():
+                    left[node_id] = left[node_id].without(ask, number, service.name)
         one = Departing(service, count, len(own), gap, waits)
         (moves if gap is None else gaps).append(one)
     return DrainPlan(chosen, moves, gaps, entry_warnings(chosen, services, tasks))
+
+
+def _spread(count: int, takes: Mapping[str, int], beside: Mapping[str, int]) -> Mapping[str, int]:
+    """How many of `count` tasks each node gets, as the scheduler spreads those of one service."""
+    found = Counter[str]()
+    for _ in range(count):
+        open_ = [node for node, most in takes.items() if found[node] < most]
+        found[min(open_, key=lambda node: beside[node] + found[node])] += 1
+    return found
 
 
 def _because(ask: Ask, others: Sequence[Node], left: Mapping[str, Any]) -> str:

@@ -86,6 +86,13 @@ class Room:
         counts = [max(0, self.amounts.get(what, 0)) // amount for what, amount in ask.amounts.items()]
         return min([ask.most, *counts, *([1] if ask.ports else [])])
 
+    def without(self, ask: Ask, count: int, service: str) -> Room:
+        """What is left once it has taken so many tasks with this ask, of the service of that name."""
+        if not count:
+            return self
+        amounts = {what: amount - count * ask.amounts.get(what, 0) for what, amount in self.amounts.items()}
+        return Room(amounts, {**self.ports, **dict.fromkeys(ask.ports, service)})
+
 
 def rooms(nodes: Iterable[Node], tasks: Iterable[Task], services: Iterable[Service]) -> dict[str, Room]:
     """What is left on each node (by id) beside `tasks`; `services` tells whose they are.

@@ -83,6 +83,10 @@ def plan_balance(
         balance = Balance(service, before, after)
         if balance.moves and (why_not := _why_not(service, own, force)):
             balance = Balance(service, before, before, why_not)
+        # What moves takes its room from those that come after it.
+        for node_id, count in balance.after.items():
+            more = max(0, count - counts[node_id])
+            left[node_id] = left[node_id].without(ask, more, service.name)
         found.append(balance)
     return found
 

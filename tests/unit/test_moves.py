@@ -229,6 +229,40 @@ def test_room_is_counted() -> None:
     assert planned(large, one_there, N1, N2) == stops("no-room")
 
 
+def test_what_moves_takes_its_room_from_those_that_come_after_it() -> None:
+    reserved: Any = {"Resources": {"Reservations": {"MemoryBytes": 600 << 20}}}
+    three = [service(1, name=name, task=reserved) for name in ("a", "b", "c")]
+    on = [task(1, of=one.id, **reserved) for one in three]
+    plan = plan_drain([N1], THREE, three, on)
+    assert [one.service.name for one in plan.moves] == ["a", "b"], "one to each of the others"
+    (gap,) = plan.gaps
+    assert gap.gap
+    assert (gap.service.name, gap.gap.code, gap.waits) == ("c", "no-room", True)
+    assert "a task needs 600 MB; free: n2 424 MB, n3 424 MB" in gap.gap.reason
+
+
+def test_a_host_port_that_moves_is_taken_for_those_that_come_after_it() -> None:
+    port = {"PublishedPort": 80, "TargetPort": 80, "PublishMode": "host"}
+    one, other = (service(1, name=name, EndpointSpec={"Ports": [port]}) for name in ("a", "b"))
+    plan = plan_drain([N1], THREE[:2], [one, other], [task(1, of="a"), task(1, of="b")])
+    assert [each.service.name for each in plan.moves] == ["a"]
+    (gap,) = plan.gaps
+    assert gap.gap
+    assert "port 80 taken by a on n2" in gap.gap.reason
+
+
+def test_a_service_that_stops_first_takes_no_room_from_those_that_move() -> None:
+    reserved: Any = {"Resources": {"Reservations": {"MemoryBytes": 600 << 20}}}
+    first = service(1, name="a", task=reserved, UpdateConfig={"Order": "stop-first"})
+    plan = plan_drain(
+        [N1],
+        THREE[:2],
+        [first, service(1, name="b", task=reserved)],
+        [task(1, of="a", **reserved), task(1, of="b", **reserved)],
+    )
+    assert [each.service.name for each in plan.moves] == ["b"]
+
+
 def test_a_host_port_moves_where_it_is_free_elsewhere() -> None:
     port = {"PublishedPort": 80, "TargetPort": 80, "PublishMode": "host"}
     one = service(1, EndpointSpec={"Ports": [port]})

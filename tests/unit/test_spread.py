@@ -66,6 +66,15 @@ def test_a_node_that_came_back_gets_its_share() -> None:
     assert found.excess == {"n1": 1, "n2": 1}
 
 
+def test_what_comes_first_takes_its_room_from_what_comes_after_it() -> None:
+    reserved: Any = {"Resources": {"Reservations": {"MemoryBytes": 600 << 20}}}
+    both = [service(2, name=name, task=reserved) for name in ("a", "b")]
+    on = [task(slot, of=one.id, **reserved) for one in both for slot in (1, 2)]
+    first, second = plan_balance(both, [node("n1", memory=4 << 30), node("n2")], both, on)
+    assert dict(first.after) == {"n1": 1, "n2": 1}
+    assert dict(second.after) == {"n1": 2, "n2": 0}
+
+
 def test_nodes_that_may_not_have_tasks_get_none() -> None:
     nodes = [
         node("n1"),
