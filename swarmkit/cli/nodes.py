@@ -56,7 +56,10 @@ def drain(
     break_lock: BreakLock = False,
 ) -> None:
     """Move all tasks off nodes, each once its replacement runs; ends when they run elsewhere."""
+    from dataclasses import replace
+
     from swarmkit.cluster.lock import locked
+    from swarmkit.services.caution import forewarn_of_stops
     from swarmkit.services.drain import announce, drain_nodes, look_at_drain
     from swarmkit.swarm import find_node, nodes
     from swarmkit.target import opened, resolve
@@ -70,8 +73,10 @@ def drain(
         engine = swarm.engine
         found = [find_node(nodes(engine), name) for name in dict.fromkeys(names)]
         shown = ", ".join(node.name for node in found)
+        plan = look_at_drain(engine, found, force=force)
+        cautions = forewarn_of_stops(swarm, plan.services)
         if dry_run:
-            plan = look_at_drain(engine, found, force=force)
+            plan = replace(plan, warnings=[*plan.warnings, *cautions])
             changes = any(node.availability != "drain" for node in found)
             if not ui.is_json:
                 announce(plan, ui)
@@ -82,12 +87,15 @@ def drain(
             if detailed_exitcode and changes:
                 raise typer.Exit(Exit.CHANGES)
             return
+        for line in cautions:
+            ui.warn(line)
         doing = f"node drain {' '.join(node.name for node in found)}"
         with locked(engine, ui, doing, wait=lock_wait, break_it=break_lock):
             found = [find_node(nodes(engine), node.id) for node in found]
             done = drain_nodes(engine, found, ui, timeout=timeout, force=force)
+        plan = replace(done.plan, warnings=[*done.plan.warnings, *cautions])
         ui.result(
-            done.plan.json() | {"changed": len(done.changed), "seconds": seconds()},
+            plan.json() | {"changed": len(done.changed), "seconds": seconds()},
             f"{shown}: drained, no task left ({seconds():.1f} s)",
         )
 
@@ -141,6 +149,7 @@ def rebalance(
 ) -> None:
     """Spread tasks evenly again, such as after a node has come back; each moves once its replacement runs."""
     from swarmkit.cluster.lock import locked
+    from swarmkit.services.caution import forewarn_of_stops
     from swarmkit.services.drain import marked
     from swarmkit.services.rebalance import look_at_balance
     from swarmkit.services.rebalance import rebalance as spread
@@ -157,6 +166,8 @@ def rebalance(
         engine = swarm.engine
         chosen = [one.id for one in find_replicated(services(engine), names or [])]
         found = look_at_balance(engine, chosen, force=force)
+        for line in forewarn_of_stops(swarm, [one.service for one in found.balances if one.moves]):
+            ui.warn(line)
         if not dry_run and (found.moved or marked(engine)):
             with locked(engine, ui, "node rebalance", wait=lock_wait, break_it=break_lock):
                 found = spread(engine, chosen, ui, timeout=timeout, force=force)

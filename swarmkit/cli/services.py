@@ -72,15 +72,10 @@ def scale(
 
 
 def _cautions(swarm: Swarm, plan: Sequence[tuple[Service, int]]) -> list[str]:
-    """What may lose requests where services get fewer tasks; looked up for all at once."""
-    from concurrent.futures import ThreadPoolExecutor
+    """What may lose requests where services get fewer tasks."""
+    from swarmkit.services.caution import forewarn_of_stops
 
-    from swarmkit.services.caution import forewarn
-
-    fewer = [one for one, number in plan if number < (one.replicas or 0)]
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda one: forewarn(swarm, one, dict(one.spec)), fewer)
-        return [line for lines in found for line in lines]
+    return forewarn_of_stops(swarm, [one for one, number in plan if number < (one.replicas or 0)])
 
 
 def exec_(

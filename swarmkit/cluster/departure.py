@@ -21,8 +21,10 @@ from swarmkit.images.trust import REMOVE as REMOVE_TRUST
 from swarmkit.images.trust import TrustPlan
 from swarmkit.inventory import Host, Inventory
 from swarmkit.remote import Engine, Fleet
+from swarmkit.services.caution import forewarn_of_stops
 from swarmkit.services.drain import look_at_drain
 from swarmkit.swarm import Node, find_node, nodes, services
+from swarmkit.target import Swarm, Target
 from swarmkit.ui import Ui
 
 # Docker names volumes that nobody named by 64 hexadecimal digits.
@@ -31,11 +33,15 @@ _UNNAMED = re.compile(r"^[0-9a-f]{64}$")
 
 @dataclass(frozen=True)
 class _Leaving:
-    """Who leaves, by what steps, through which manager, and what the user should know first."""
+    """Who leaves, by what steps, through which manager, and what the user should know first.
+
+    `node` is None where the swarm has struck it off already.
+    """
 
     known: str
     manager: Engine
     founder: Host
+    node: Node | None
     actions: Sequence[Action]
     warnings: Sequence[str]
 
@@ -53,9 +59,9 @@ def leave(
     cluster = fleet.inventory.cluster
     force = options.consent.force
     with ui.timed() as seconds:
-        leaving = _plan(fleet, name, force, dry_run=options.dry_run)
+        leaving = _plan(fleet, name, force)
         known = leaving.known
-        for warning in leaving.warnings:
+        for warning in [*leaving.warnings, *_of_the_drain(fleet, leaving, options.dry_run)]:
             ui.warn(warning)
         if options.dry_run or not leaving.actions:
             return known, Report(
@@ -72,7 +78,7 @@ def leave(
         return known, Report(cluster, work.done, "done", seconds())
 
 
-def _plan(fleet: Fleet, name: str, force: bool, *, dry_run: bool = False) -> _Leaving:
+def _plan(fleet: Fleet, name: str, force: bool) -> _Leaving:
     """Observe and plan; raises what speaks against it."""
     manager, founder, members, node, host = _found(fleet, name)
     known = host.name if host else node.name if node else name
@@ -96,11 +102,19 @@ def _plan(fleet: Fleet, name: str, force: bool, *, dry_run: bool = False) -> _Le
             f"the cluster's registry is on {known}: afterwards run `swarmkit init`, which gives it to "
             "another manager, and `swarmkit stack up` of what has images of its own"
         )
-    if node is not None and dry_run:
-        # Of what is carried out, the drain itself tells.
-        plan = look_at_drain(manager, [node])
-        warnings += [*plan.warnings, *(str(one) for one in plan.gaps)]
-    return _Leaving(known, manager, founder, actions, warnings)
+    return _Leaving(known, manager, founder, node, actions, warnings)
+
+
+def _of_the_drain(fleet: Fleet, leaving: _Leaving, dry_run: bool) -> list[str]:
+    """What the user should know of the tasks that stop."""
+    if leaving.node is None:
+        return []
+    plan = look_at_drain(leaving.manager, [leaving.node])
+    inventory = fleet.inventory
+    target = Target(inventory.cluster, str(inventory.source), named=True, inventory=inventory)
+    found = forewarn_of_stops(Swarm(target, leaving.manager, fleet), plan.services)
+    # Of what is carried out, the drain itself tells the rest.
+    return [*plan.warnings, *map(str, plan.gaps), *found] if dry_run else found
 
 
 def _found(fleet: Fleet, name: str) -> tuple[Engine, Host, list[Node], Node | None, Host | None]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
-from swarmkit.balancer.status import read_status
+from swarmkit.balancer.status import Status, read_status
 from swarmkit.compose.convert import Spec
 from swarmkit.errors import SwarmkitError
 from swarmkit.images.distribute import held_as
@@ -168,12 +168,31 @@ def forewarn(swarm: Swarm, service: Service, before: Spec, after: Spec | None = 
     """The `cautions` of a service; only one that has a route is looked at."""
     if not has_route(service.labels):
         return []
-    return cautions(before, after, look(swarm, service, [before] if after is None else [before, after]))
+    specs = [before] if after is None else [before, after]
+    return cautions(before, after, look(swarm, service, specs, _status(swarm)))
 
 
-def look(swarm: Swarm, service: Service, specs: Sequence[Spec]) -> Facts:
-    """What is to be known of a service for `cautions`; what cannot be read is left out."""
-    longest = _longest(swarm, service.name)
+def forewarn_of_stops(swarm: Swarm, concerned: Iterable[Service]) -> list[str]:
+    """The `cautions` of services of which tasks stop; looked up for all at once."""
+    routed = [one for one in concerned if has_route(one.labels)]
+    if not routed:
+        return []
+    status = _status(swarm)
+
+    def lines(service: Service) -> list[str]:
+        spec = dict(service.spec)
+        return cautions(spec, None, look(swarm, service, [spec], status))
+
+    with ThreadPoolExecutor() as pool:
+        return [line for found in pool.map(lines, routed) for line in found]
+
+
+def look(swarm: Swarm, service: Service, specs: Sequence[Spec], status: Status | None) -> Facts:
+    """What is to be known of a service for `cautions`; what cannot be read is left out.
+
+    `status` is what the proxies say, None where they cannot be asked.
+    """
+    longest = status.longest(service.name) if status else None
     references = {str(spec["TaskTemplate"]["ContainerSpec"]["Image"]) for spec in specs}
     try:
         engine = _engine_with(swarm, service)
@@ -191,10 +210,9 @@ def look(swarm: Swarm, service: Service, specs: Sequence[Spec]) -> Facts:
         return Facts({name: one for name, one in found if one is not None}, longest)
 
 
-def _longest(swarm: Swarm, name: str) -> float | None:
-    """How long the service's longest request took, in seconds, as far as the balancer has seen."""
+def _status(swarm: Swarm) -> Status | None:
     try:
-        return read_status(swarm).longest(name)
+        return read_status(swarm)
     except SwarmkitError:
         return None
 

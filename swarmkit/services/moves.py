@@ -231,6 +231,11 @@ class DrainPlan:
     gaps: Sequence[Departing]
     warnings: Sequence[str]
 
+    @property
+    def services(self) -> list[Service]:
+        """Those of which tasks stop."""
+        return [one.service for one in (*self.moves, *self.gaps)]
+
     def json(self) -> dict[str, Any]:
         return {
             "nodes": [node.name for node in self.nodes],

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from swarmkit.services.caution import Facts, ImageFacts, cautions, look
+from swarmkit.errors import Unreachable
+from swarmkit.services.caution import Facts, ImageFacts, cautions, forewarn_of_stops, look
 from swarmkit.swarm import Service
 from swarmkit.target import Swarm, Target
 from tests.unit.memoryengine import MemoryEngine
@@ -116,5 +117,24 @@ def test_images_are_looked_at_by_digest_and_what_is_not_there_is_left_out() -> N
     }
     swarm = Swarm(Target("memory", "--engine", named=True), engine)
     specs = [spec({"Image": "x:1@sha256:1"}), spec({"Image": "y"})]
-    found = look(swarm, Service.of({"ID": "s", "Spec": specs[0]}), specs)
+    found = look(swarm, Service.of({"ID": "s", "Spec": specs[0]}), specs, None)
     assert found == Facts({"x:1@sha256:1": ImageFacts((), ["nginx"], "SIGQUIT", False)})
+
+
+def test_what_cannot_be_looked_up_is_no_obstacle_and_the_proxies_are_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Swarm] = []
+
+    def refuse(swarm: Swarm) -> None:
+        asked.append(swarm)
+        raise Unreachable("nobody answers")
+
+    monkeypatch.setattr("swarmkit.services.caution.read_status", refuse)
+    swarm = Swarm(Target("memory", "--engine", named=True), MemoryEngine())
+    nginx = spec({"Command": ["nginx"], "StopSignal": "SIGTERM"})
+    some = [Service.of({"ID": name, "Spec": {**nginx, "Name": name}}) for name in ("a", "b")]
+    without = Service.of({"ID": "c", "Spec": {**nginx, "Labels": {}}})
+    found = forewarn_of_stops(swarm, [*some, without])
+    assert [line.partition(":")[0] for line in found] == ["a", "b"]
+    assert len(asked) == 1

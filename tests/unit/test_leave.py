@@ -9,11 +9,13 @@ from typing import Any, cast
 import pytest
 
 from swarmkit.cluster.actions import Drain
+from swarmkit.cluster.bootstrap import Options
+from swarmkit.cluster.departure import leave
 from swarmkit.cluster.phases import LeaveStage, Work
 from swarmkit.cluster.plan import ClusterPlan
 from swarmkit.errors import Problems
 from swarmkit.images.trust import TrustPlan
-from swarmkit.inventory import Host
+from swarmkit.inventory import Host, Inventory, Role
 from swarmkit.remote import EngineError, Fleet
 from swarmkit.ui import Ui
 from tests.unit.builders import service
@@ -72,3 +74,19 @@ def test_a_node_that_was_drained_before_is_not_drained_again_where_it_does_not_b
     for had in ("drain", "pause"):
         LeaveStage().clean_up(work(broken()), Drain("n1", "n1", had=had))
     assert set_back == ["pause"]
+
+
+def test_before_a_node_leaves_it_is_said_which_requests_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    container = {"Command": ["nginx"], "StopSignal": "SIGTERM"}
+    web = service(1, labels={"swarmkit.lb.port": "80"}, container=container)
+    one = MovingSwarm(2, {"web": web}, {"web": ["n1"]})
+    one.name = "m1"
+    one.nodes["n2"]["Spec"]["Role"] = "manager"
+    one.nodes["n2"]["ManagerStatus"] = {"Reachability": "reachable"}
+    monkeypatch.setattr("swarmkit.cluster.departure.manager_engine", lambda *_, **__: one)
+    inventory = Inventory("test", (Host(name="m1", address="", user="", role=Role.MANAGER),))
+    fleet = cast(Fleet, SimpleNamespace(inventory=inventory, engine=lambda _: one))
+    said = io.StringIO()
+    leave(fleet, Ui(stdout=said, stderr=said), "n1", Options(dry_run=True))
+    assert "web: nginx ends open requests on SIGTERM" in " ".join(said.getvalue().split())
+    assert not one.count
