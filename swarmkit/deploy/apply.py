@@ -12,7 +12,7 @@ from swarmkit.deploy.down import remove
 from swarmkit.deploy.history import Revision
 from swarmkit.deploy.observe import observe
 from swarmkit.deploy.options import Options, locked_stack
-from swarmkit.deploy.plan import Dependencies, LiveStack, Plan, plan_return, result
+from swarmkit.deploy.plan import Dependencies, LiveStack, Plan, name_of, plan_return, result
 from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
 from swarmkit.deploy.scope import services_in, title, way_back
@@ -20,6 +20,7 @@ from swarmkit.deploy.send import Sender
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
 from swarmkit.remote import Engine, Fleet, is_cut_off, while_stale
 from swarmkit.services.converge import Watch, baseline, converge
+from swarmkit.services.drain import settle
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
@@ -31,7 +32,8 @@ def carry_out(
 
     Where that fails the stack returns to what it was, unless told not to. Returns the plan that was
     carried out: another command may have changed the stack since it was prepared. `fleet` lets reasons
-    for failures be looked up on the nodes.
+    for failures be looked up on the nodes. Moves of tasks that were cut off are undone first, each in a
+    moment in which no slot loses the task that runs.
 
     Raises OperationFailed where somebody else is at work on the stack, or the plan has to make something
     again and may not; NotConverged (or Problems) where services do not come up in time, or a step fails.
@@ -42,6 +44,10 @@ def carry_out(
         return prepared.plan
     with locked_stack(engine, ui, prepared.stack, options) as lock:
         live = observe(engine, prepared.stack)
+        if live.moved:
+            ui.say(f"  undoing what was cut off: {', '.join(sorted(live.moved))}")
+            settle(engine, [one["ID"] for one in live.services if name_of(one) in live.moved])
+            live = observe(engine, prepared.stack)
         plan = prepared.planner(live)
         if plan.recreates and not options.recreate:
             raise OperationFailed(

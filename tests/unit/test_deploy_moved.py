@@ -12,6 +12,7 @@ from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import LiveStack, Plan, plan_return, plan_stack, snapshot
 from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
+from swarmkit.names import MOVE_LABEL
 from swarmkit.services.moves import moving, settled
 from swarmkit.swarm import Service
 from swarmkit.ui import Ui
@@ -31,9 +32,23 @@ def up(engine: MemoryEngine, desired: DesiredStack) -> Plan:
     return carry_out(engine, ui, prepared, Options(timeout=20, doing="stack up st"))
 
 
-def cut_off() -> tuple[MemoryEngine, dict[str, Any]]:
+class Replacing(MemoryEngine):
+    """The moved task's replacement starts beside it, until it has been looked at so often."""
+
+    looks_left = 0
+
+    def _tasks(self, service: dict[str, Any]) -> list[dict[str, Any]]:
+        found = super()._tasks(service)
+        if MOVE_LABEL not in service["Spec"]["Labels"] or not self.looks_left:
+            return found
+        self.looks_left -= 1
+        status = {**found[0]["Status"], "State": "starting"}
+        return [{**found[0], "ID": "0", "Status": status}, *found]
+
+
+def cut_off() -> tuple[Replacing, dict[str, Any]]:
     """A stack with a service whose move was cut off, and the spec that it had before."""
-    engine = MemoryEngine()
+    engine = Replacing()
     up(engine, stack(WEB))
     held = engine.held["services"]["st_web"]
     before = held["Spec"]
@@ -49,6 +64,16 @@ def test_the_next_deployment_undoes_it_and_nothing_else() -> None:
     up(engine, stack(WEB))
     assert engine.held["services"]["st_web"]["Spec"] == before
     assert not plan_stack(stack(WEB), observe(engine, "st")).changes
+
+
+def test_it_is_undone_once_no_slot_loses_the_task_that_runs() -> None:
+    engine, before = cut_off()
+    engine.looks_left = 2
+    at_writes: list[int] = []
+    engine.on_write = lambda what: at_writes.append(engine.looks_left) if "services" in what else None
+    up(engine, stack(WEB))
+    assert at_writes == [0], "Swarm would keep the first of the two by id, which does not run yet"
+    assert engine.held["services"]["st_web"]["Spec"] == before
 
 
 def test_a_deployment_of_something_else_undoes_it_too() -> None:
