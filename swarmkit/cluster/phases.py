@@ -49,7 +49,7 @@ from swarmkit.images.trust import apply_trust
 from swarmkit.inventory import Host
 from swarmkit.names import CLUSTER_LABEL, RESTART_LABEL
 from swarmkit.remote import Engine, EngineError, Fleet, Outcomes, is_cut_off, while_stale
-from swarmkit.services.drain import activate_nodes, drain_nodes, set_availability
+from swarmkit.services.drain import drain_nodes, set_availability
 from swarmkit.services.nodes import forget_node, update_node, wait_for_role
 from swarmkit.swarm import Node, nodes
 from swarmkit.ui import Ui
@@ -467,7 +467,7 @@ class RestartStage(HostStage):
             ),
         )
         if action.drained:
-            activate_nodes(work.manager, [node], work.ui)
+            set_availability(work.manager, node, action.availability, work.ui, timeout=work.drain_seconds)
             update_node(work.manager, node.id, unwanted=(RESTART_LABEL,))
 
 

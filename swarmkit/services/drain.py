@@ -126,7 +126,9 @@ def activate_nodes(engine: Engine, chosen: Sequence[Node], ui: Ui) -> list[Node]
     with stacks_locked(engine, ui, left, f"node activate {names}", SETTLE_SECONDS):
         # Before the nodes are active: then the swarm would reject what a constraint still rules out.
         clear(engine, ui, left)
-    changed = [node for node in chosen if node.availability != "active" or _is_held(node)]
+    # As they are now: who drains a node and then activates it may hold it as it was before.
+    now = [node for node in nodes(engine) if node.id in _ids(chosen)]
+    changed = [node for node in now if node.availability != "active" or _is_held(node)]
     for node in changed:
         update_node(engine, node.id, availability="active", unwanted=(MOVE_LABEL,))
     return changed

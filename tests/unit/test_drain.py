@@ -268,3 +268,11 @@ def test_the_locks_of_the_stacks_are_given_back() -> None:
     drain(one, "n1")
     assert not one.configs
     assert NAME not in one.configs
+
+
+def test_a_node_is_activated_by_what_it_is_now() -> None:
+    one = two()
+    before = [node for node in nodes(one) if node.name == "n1"]
+    drain(one, "n1")
+    activate_nodes(one, before, ui())
+    assert one.availability("n1") == "active"
