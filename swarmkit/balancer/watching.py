@@ -75,6 +75,8 @@ class Watcher:
         self._published: Configuration | None = None
         self._published_at = _NEVER
         self._publishing: asyncio.TimerHandle | None = None
+        # Whether anything was found another than it was, since the configuration was made last.
+        self._is_new = False
         # What events have told, and when the first of them came that has not been looked into.
         self._changed: set[str] = set()
         self._all_changed = True
@@ -171,7 +173,7 @@ class Watcher:
 
     async def _once(self) -> None:
         try:
-            is_new = await self._read()
+            await self._read()
         except ReadingError as error:
             self._all_changed = True
             self._all_at = time.monotonic()
@@ -182,21 +184,24 @@ class Watcher:
         if self._problem:
             say("the swarm answers again")
             self._problem = ""
-        if is_new:
+        if self._is_new:
+            self._is_new = False
             self._conclude()
 
-    async def _read(self) -> bool:
-        """Read what is due; whether anything is another than before."""
+    async def _read(self) -> None:
+        """Read what is due, and note whether anything is another than before.
+
+        That is kept over readings that fail: what they noted already is not found to be new again.
+        """
         began = time.monotonic()
         changed, all_changed = self._changed, self._all_changed
         self._changed, self._all_changed = set(), False
         refresh = all_changed or began - self._refreshed_at > _REFRESH_SECONDS
-        is_new = False
         if refresh:
             services, nodes = await self._reader.services(), await self._reader.nodes()
             edge_id = await self._reader.edge_id()
-            is_new = self._note(services, {*self._known}, began if all_changed else None)
-            is_new |= ([one.raw for one in nodes], edge_id) != (
+            self._is_new |= self._note(services, {*self._known}, began if all_changed else None)
+            self._is_new |= ([one.raw for one in nodes], edge_id) != (
                 [one.raw for one in self._nodes],
                 self._edge_id,
             )
@@ -204,17 +209,17 @@ class Watcher:
             self._refreshed_at = began
         elif changed:
             services = await self._reader.services(sorted(changed))
-            is_new = self._note(services, changed, began)
+            self._is_new |= self._note(services, changed, began)
         is_all = refresh or began >= self._all_at + pause(self._all_cost, hurried=False)
         ids = [*self._known] if is_all else self._hurried(began)
-        is_new |= self._note_tasks(ids, await self._reader.tasks(ids) if ids else [], began)
+        found = await self._reader.tasks(ids) if ids else []
+        self._is_new |= self._note_tasks(ids, found, began)
         now = time.monotonic()
         if is_all:
             self._all_at, self._all_cost = now, now - began
         self._some_at = now
         if not is_all:
             self._some_cost = now - began
-        return is_new
 
     def _note(self, found: Sequence[Service], asked: set[str], ordered: float | None) -> bool:
         """Note services that were read, of those that were asked for; whether any is another than before."""

@@ -16,7 +16,8 @@ TIME = "2026-01-01T00:00:00.000000000Z"
 
 
 class SimulatedSwarm:
-    """Answers what a manager would; `leaderless` makes it answer as one without the others does.
+    """Answers what a manager would; `leaderless` makes it answer as one without the others does, and what
+    is in `failing` does so for that path alone.
 
     `asked` are the paths that were asked for.
     """
@@ -27,6 +28,7 @@ class SimulatedSwarm:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
         self.leaderless = False
+        self.failing: set[str] = set()
         self.asked: list[str] = []
         self._listeners: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self._numbers = iter(range(2, 250))
@@ -119,7 +121,7 @@ class SimulatedSwarm:
     @web.middleware
     async def _watched(self, request: web.Request, handler: Any) -> Any:
         self.asked.append(request.path)
-        if self.leaderless and request.path != "/events":
+        if request.path in self.failing or (self.leaderless and request.path != "/events"):
             message = "rpc error: code = Unknown desc = The swarm does not have a leader."
             return web.json_response({"message": message}, status=503)
         return await handler(request)

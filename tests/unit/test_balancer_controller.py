@@ -214,6 +214,20 @@ def test_without_a_leader_the_last_configuration_stays(
     assert said.count("the swarm answers again") == 1
 
 
+def test_a_change_outlives_a_reading_that_fails_half_way(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path, web) as followed:
+            swarm = followed.swarm
+            swarm.failing = {"/tasks"}
+            swarm.services["id-web_web"]["Spec"]["Labels"]["swarmkit.lb.port"] = "81"
+            swarm.tell("service", "id-web_web")
+            await followed.until(lambda: followed.watcher.status()["reading"]["problem"] != "")
+            swarm.failing = set()
+            await followed.until(lambda: followed.addresses == ["10.0.1.2:81", "10.0.1.3:81"])
+
+    asyncio.run(run())
+
+
 def test_a_swarm_without_a_leader_at_the_beginning_makes_no_configuration(tmp_path: Path) -> None:
     async def run() -> None:
         swarm = SimulatedSwarm(tmp_path)
