@@ -19,6 +19,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -544,14 +545,16 @@ class Controller:
         return data if answer.status == 200 else None
 
     def _connected(self) -> http.client.HTTPConnection:
-        """A connection to the first address that lets us in; the name is looked up each time."""
+        """A connection to an address that lets us in; the name is looked up each time."""
         settings = self._settings
         # Read each time: they may have been renewed.
         context = ssl.create_default_context(cafile=settings.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(settings.identity)
         error: OSError = OSError(f"{settings.host} has no address")
-        for *_, address in socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        # In any order: one that cannot read the swarm lets us in as well, and may not be asked for ever.
+        for *_, address in random.sample(found, len(found)):
             host, port = address[:2]
             try:
                 plain = socket.create_connection((str(host), int(port)), CONNECT_SECONDS)

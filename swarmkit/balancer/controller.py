@@ -71,7 +71,8 @@ async def run(
     context = tls(secrets)
     own = (environment["SERVICE"], environment["TASK"]) if "TASK" in environment else None
     reader = Reader(engine)
-    server = Server()
+    watcher: Watcher
+    server = Server(lambda: watcher.blind_seconds)
     watcher = Watcher(reader, read_secrets(secrets), lambda made: server.publish(made.bundle), own)
     runners = [await server.tell(status, watcher.status)]
     watching = asyncio.create_task(watcher.run())

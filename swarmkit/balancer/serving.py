@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -20,6 +21,13 @@ from swarmkit.balancer.log import say
 
 # How long a proxy's question stays open where there is nothing new.
 POLL_SECONDS = 25.0
+# One that has not been able to read the swarm for so long knows nothing of it: proxies are told, so that they
+# ask another one, or go by Docker's DNS.
+BLIND_SECONDS = 20.0
+# Then Swarm is to make another one, elsewhere.
+_SICK_SECONDS = 60.0
+# How soon open questions end where that comes to be so.
+_LOOK_SECONDS = 1.0
 # A proxy that has not asked for so long is on a node that has gone.
 _FORGET_SECONDS = 600.0
 # The most of a proxy's words that is kept.
@@ -37,9 +45,13 @@ class _Proxy:
 
 
 class Server:
-    """Holds the newest bundle, and the questions of those that have it already."""
+    """Holds the newest bundle, and the questions of those that have it already.
 
-    def __init__(self) -> None:
+    `blind_seconds` says for how long the swarm could not be read that the bundle is made of.
+    """
+
+    def __init__(self, blind_seconds: Callable[[], float]) -> None:
+        self._blind_seconds = blind_seconds
         self._revision = ""
         self._answer = b""
         self._is_new = asyncio.Event()
@@ -88,12 +100,17 @@ class Server:
         have, refused = said.get("have", ""), said.get("refused", "")
         self._note(said.get("node", "")[:_WORDS], have[:64], refused[:64], said.get("error", "")[:_WORDS])
         ends = time.monotonic() + POLL_SECONDS
-        while not self._revision or self._revision in (have, refused):
-            try:
-                async with asyncio.timeout(ends - time.monotonic()):
-                    await self._is_new.wait()
-            except TimeoutError:
+        while True:
+            if self._blind_seconds() >= BLIND_SECONDS:
+                return web.json_response({"message": "the swarm cannot be read"}, status=503)
+            if self._revision and self._revision not in (have, refused):
+                break
+            left = ends - time.monotonic()
+            if left <= 0:
                 return web.Response(status=204)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                    await self._is_new.wait()
         return web.Response(body=self._answer, content_type="application/json")
 
     def _note(self, node: str, have: str, refused: str, error: str) -> None:
@@ -116,13 +133,17 @@ class Server:
         return runner
 
     async def tell(self, socket: Path, more: Callable[[], Mapping[str, Any]]) -> web.AppRunner:
-        """Begin to answer at a socket of the container: `/status`, and `/healthz` once there is a bundle."""
+        """Begin to answer at a socket of the container: `/status`, and `/healthz`.
+
+        That is 200 once there is a bundle, and as long as the swarm can be read.
+        """
 
         async def status(_: web.Request) -> web.Response:
             return web.json_response({**self.status(), **more()})
 
         async def healthz(_: web.Request) -> web.Response:
-            return web.Response(status=200 if self._revision else 503)
+            is_well = self._revision and self._blind_seconds() < _SICK_SECONDS
+            return web.Response(status=200 if is_well else 503)
 
         app = web.Application()
         app.router.add_get("/status", status)

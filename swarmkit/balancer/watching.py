@@ -88,6 +88,8 @@ class Watcher:
         self._all_cost = self._some_cost = 0.0
         self._own_ordered = _NEVER
         self._problem = ""
+        # When the first of the readings began that have failed since the last good one.
+        self._blind_since: float | None = None
 
     async def run(self) -> None:
         """Until it is cancelled; raises Replaced."""
@@ -118,6 +120,11 @@ class Watcher:
             "routes": len(shown.routes) if shown else 0,
             "errors": [str(error) for error in shown.errors] if shown else [],
         }
+
+    @property
+    def blind_seconds(self) -> float:
+        """Since when no reading has succeeded; 0 where the last one did."""
+        return 0.0 if self._blind_since is None else time.monotonic() - self._blind_since
 
     async def _listen(self) -> None:
         while True:
@@ -172,15 +179,19 @@ class Watcher:
         return hurried
 
     async def _once(self) -> None:
+        began = time.monotonic()
         try:
             await self._read()
         except ReadingError as error:
             self._all_changed = True
             self._all_at = time.monotonic()
+            if self._blind_since is None:
+                self._blind_since = began
             if str(error) != self._problem:
                 say(f"the swarm cannot be read, and the last configuration stays: {error}")
             self._problem = str(error)
             return
+        self._blind_since = None
         if self._problem:
             say("the swarm answers again")
             self._problem = ""

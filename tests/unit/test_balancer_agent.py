@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nginx.agent import Controller as Asker
 from nginx.agent import (
     BACKOFF_SECONDS,
     BOUNDS,
@@ -344,6 +346,24 @@ def test_settings_come_from_the_environment() -> None:
     assert (found.host, found.port, found.authority, found.identity) == ("controller", 9443, "/ca", "/me")
     with pytest.raises(KeyError):
         Settings.of({"SWARMKIT_CONTROLLER": "controller:9443"})
+
+
+def test_no_controller_is_always_the_first_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def refuse(address: tuple[str, int], _timeout: float) -> None:
+        tried.append(address[0])
+        raise ConnectionRefusedError
+
+    found = [(2, 1, 6, "", (f"10.0.0.{number}", 9443)) for number in range(5)]
+    monkeypatch.setattr("nginx.agent.ssl.create_default_context", lambda **_: MagicMock())
+    monkeypatch.setattr("nginx.agent.socket.getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("nginx.agent.socket.create_connection", refuse)
+    for _ in range(20):
+        with pytest.raises(ConnectionRefusedError):
+            Asker(Settings("controller", 9443, "n1", "/ca", "/me")).ask({"have": ""})
+    assert {*tried[:5]} == {address[0] for *_, address in found}
+    assert len({*tried[::5]}) > 1
 
 
 # --- counting

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, UnixConnector
 
 from swarmkit.balancer import controller, filter, serving
 from swarmkit.balancer.bundle import Bundle
@@ -447,6 +447,40 @@ def test_a_question_ends_where_there_is_nothing_new(
         async with controlled(tmp_path, authority, unused_port) as (_, ask, _running):
             _, first = await ask()
             assert await ask(have=first["revision"]) == (204, None)
+
+    asyncio.run(run())
+
+
+def test_one_that_cannot_read_the_swarm_is_not_relied_on_until_it_can(
+    tmp_path: Path, authority: Authority, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "BLIND_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "_SICK_SECONDS", 0.4)
+    monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.01)
+
+    async def health() -> int:
+        async with (
+            ClientSession(connector=UnixConnector(str(tmp_path / "status.sock"))) as session,
+            session.get("http://controller/healthz") as answer,
+        ):
+            return answer.status
+
+    async def run() -> None:
+        async with controlled(tmp_path, authority, unused_port) as (swarm, ask, _):
+            _, first = await ask()
+            waiting = asyncio.create_task(ask(have=first["revision"]))
+            assert await health() == 200
+            swarm.leaderless = True
+            assert (await asyncio.wait_for(waiting, SECONDS))[0] == 503
+            # Who has another one, or none, gets none that may be long out of date.
+            assert (await ask())[0] == 503
+            deadline = time.monotonic() + SECONDS
+            while await health() != 503:
+                assert time.monotonic() < deadline
+            swarm.leaderless = False
+            while await health() != 200:
+                assert time.monotonic() < deadline
+            assert (await ask())[1]["revision"] == first["revision"]
 
     asyncio.run(run())
 
