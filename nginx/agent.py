@@ -76,6 +76,8 @@ IN_FLIGHT_SECONDS = 0.5
 # Anyone on the edge network may ask for the metrics.
 MOST_READERS = 16
 READER_SECONDS = 5.0
+# In all, for a question and its answer: who sends a byte now and then would stay for ever.
+VISIT_SECONDS = 15.0
 
 REVISION = re.compile(r"[0-9a-f]{16}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -1136,7 +1138,11 @@ def prometheus(status: Mapping[str, Any]) -> str:
 
 
 class Door(ThreadingHTTPServer):
-    """Serves /metrics, /status and /healthz to a bounded number of readers at a time."""
+    """Serves /metrics, /status and /healthz to a bounded number of readers at a time.
+
+    Who asks from within the container always gets in: the swarm replaces a proxy that does not say that it is
+    well.
+    """
 
     daemon_threads = True
 
@@ -1146,21 +1152,35 @@ class Door(ThreadingHTTPServer):
         super().__init__(address, _Reader)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if _is_own(client_address) or self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        end = threading.Timer(VISIT_SECONDS, _hang_up, [request])
+        end.daemon = True
+        end.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            end.cancel()
+            if not _is_own(client_address):
+                self._free.release()
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             say(f"{type(error).__name__}: {error}")
+
+
+def _is_own(address: tuple[str, int]) -> bool:
+    return address[0] == "127.0.0.1"
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Reader(BaseHTTPRequestHandler):

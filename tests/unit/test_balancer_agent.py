@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -13,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx.agent import Controller as Asker
 from nginx.agent import (
     BACKOFF_SECONDS,
     BOUNDS,
@@ -23,9 +25,11 @@ from nginx.agent import (
     MANY_LEAVING,
     METRICS_BYTES,
     MOST_LEAVING,
+    MOST_READERS,
     REFUSED_SECONDS,
     RELOAD_INTERVAL,
     ROTATED_SECONDS,
+    Door,
     Follower,
     LogReader,
     Metrics,
@@ -38,6 +42,7 @@ from nginx.agent import (
     surplus,
     write_folder,
 )
+from nginx.agent import Controller as Asker
 
 
 class Clock:
@@ -566,6 +571,57 @@ def test_the_page_of_stub_status_is_read() -> None:
         "writing": 1,
         "waiting": 2,
     }
+
+
+# --- who asks
+
+
+@contextmanager
+def door() -> Iterator[tuple[str, int]]:
+    """The address of one of a proxy that is well."""
+    well = MagicMock(is_healthy=True)
+    with Door(("127.0.0.1", 0), well) as server:
+        running = threading.Thread(target=server.serve_forever, args=(0.01,))
+        running.start()
+        try:
+            yield "127.0.0.1", server.server_address[1]
+        finally:
+            server.shutdown()
+            running.join()
+
+
+def visitor(address: tuple[str, int], source: str) -> socket.socket:
+    return socket.create_connection(address, timeout=10, source_address=(source, 0))
+
+
+def health(address: tuple[str, int], source: str) -> bytes:
+    with visitor(address, source) as one:
+        try:
+            one.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return one.recv(100)
+        except ConnectionError:
+            return b""
+
+
+def test_strangers_cannot_keep_the_proxy_s_own_health_check_out() -> None:
+    with door() as address, ExitStack() as strangers:
+        assert b" 200 " in health(address, "127.0.0.2")
+        for _ in range(MOST_READERS + 4):
+            strangers.enter_context(visitor(address, "127.0.0.2"))
+        assert health(address, "127.0.0.2") == b""
+        assert b" 200 " in health(address, "127.0.0.1")
+
+
+def test_who_never_comes_to_the_end_of_a_question_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nginx.agent.VISIT_SECONDS", 0.2)
+    with door() as address, visitor(address, "127.0.0.2") as dripping, suppress(ConnectionError):
+        for _ in range(1000):
+            dripping.sendall(b"x")
+            dripping.settimeout(0.01)
+            with suppress(TimeoutError):
+                assert dripping.recv(1) == b""
+                return
+        pytest.fail("it may still send")
 
 
 # --- Prometheus
