@@ -75,6 +75,10 @@ def test_the_controller_is_on_a_network_of_its_own_that_leads_nowhere() -> None:
     assert not any(service.spec["EndpointSpec"].get("Ports") for service in made.services[1:])
 
 
+def test_proxies_ask_for_the_controller_by_a_name_that_no_other_service_has() -> None:
+    assert f"SWARMKIT_CONTROLLER=tasks.{CONTROLLER}:9443" in container("proxy")["Env"]
+
+
 def test_the_controller_gets_the_secrets_that_routes_name_and_the_proxies_do_not() -> None:
     wanted = Wanted(IDENTITIES, ["web_tls", "users"], (8080, 8443), SOURCES)
     files = {one["SecretName"]: one["File"]["Name"] for one in container("controller", wanted)["Secrets"]}
