@@ -104,11 +104,11 @@ _HTTP = f"""\
     proxy_buffer_size 16k;
     proxy_buffers 8 16k;
 
-    proxy_set_header Host $http_host;
+    proxy_set_header Host $swarmkit_host;
     proxy_set_header X-Real-IP $remote_addr;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
-    proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Forwarded-Host $swarmkit_host;
     proxy_set_header X-Forwarded-Port $server_port;
     proxy_set_header X-Forwarded-Prefix $swarmkit_prefix;
     proxy_set_header Authorization $swarmkit_authorization;
@@ -121,6 +121,13 @@ _HTTP = f"""\
     proxy_set_header TE "";
     proxy_set_header Trailer "";
     proxy_set_header Proxy "";
+
+    # The host by which the route was found: a request line's comes before the header's (RFC 9112, 3.2.2). Who
+    # says none, as HTTP/1.0 may, asks for the address; a server of HTTP/1.1 has to be told one.
+    map $host $swarmkit_host {{
+        default $host$is_request_port$request_port;
+        '' $server_addr:$server_port;
+    }}
 
     # No other upgrade than to WebSocket: h2c would get round all that is decided here.
     map $http_upgrade $swarmkit_upgrade {{
@@ -529,7 +536,7 @@ def _server(certificate: str, some: Sequence[_Served], handle: _Handle) -> list[
         lines += ["http2 on;", f"ssl_certificate {certificate};", f"ssl_certificate_key {certificate};"]
         if any(one.route.listen and one.route.tls == "redirect" for one in some):
             # Somebody spoke to it without TLS.
-            lines.append("error_page 497 =308 https://$http_host$request_uri;")
+            lines.append("error_page 497 =308 https://$swarmkit_host$request_uri;")
     lines += [
         "set $swarmkit_route -;",
         'set $swarmkit_prefix "";',

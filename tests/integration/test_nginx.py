@@ -478,6 +478,29 @@ def test_the_server_behind_learns_who_asked_and_gets_no_header_of_the_hop(proxy:
     assert got["authorization"] == "Bearer t"
 
 
+@pytest.mark.parametrize(
+    ("request_head", "host"),
+    [
+        (
+            b"GET http://web.example:81/ HTTP/1.1\r\nHost: other.example\r\nConnection: close",
+            "web.example:81",
+        ),
+        (b"GET http://web.example/ HTTP/1.1\r\nHost: other.example\r\nConnection: close", "web.example"),
+        (b"GET / HTTP/1.0\r\nHost: Web.Example", "web.example"),
+        (b"GET / HTTP/1.0", None),
+    ],
+)
+def test_the_server_behind_is_told_the_host_by_which_it_was_found(
+    proxy: Proxy, request_head: bytes, host: str | None
+) -> None:
+    named = service("named", port="9000", host="web.example")
+    proxy.apply([named, service("any", port="9000")], [*tasks("named", A), *tasks("any", B)])
+    answer = json.loads(raw(proxy, 8080, request_head + b"\r\n\r\n").partition(b"\r\n\r\n")[2])
+    got = {key.lower(): value for key, value in answer["headers"]}
+    assert answer["who"] == (A if host else B)
+    assert got["host"] == got["x-forwarded-host"] == (host or f"{proxy.address}:8080")
+
+
 def test_a_get_is_tried_elsewhere_and_a_post_never_twice(proxy: Proxy) -> None:
     proxy.apply([service("web", port="9000", balance="round_robin")], tasks("web", HANGS_UP, A))
 

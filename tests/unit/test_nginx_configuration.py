@@ -305,6 +305,13 @@ def test_workers_are_as_many_as_the_smallest_entry_node_has_cores(nodes: list[No
     assert configured([], nodes=nodes).bundle.nginx.startswith(f"worker_processes {workers};\n")
 
 
+def test_what_a_client_writes_into_its_host_header_is_passed_on_nowhere() -> None:
+    services = [service("a", port="80"), service("b", port="80", listen="7443", tls="redirect")]
+    bundle = configured(services, [*tasks("a", "10.0.0.1"), *tasks("b", "10.0.0.2")]).bundle
+    assert "proxy_set_header Host $swarmkit_host;" in bundle.nginx
+    assert "$http_host" not in bundle.nginx + bundle.fallback
+
+
 def test_a_host_that_is_named_has_the_routes_that_name_it() -> None:
     services = [service("any", port="80", path="/any"), service("one", port="80", host="a.example")]
     text = configured(services, [*tasks("any", "10.0.0.1"), *tasks("one", "10.0.0.2")]).bundle.nginx
