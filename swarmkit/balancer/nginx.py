@@ -74,8 +74,9 @@ _HTTP = f"""\
     map_hash_bucket_size 512;
     large_client_header_buffers 4 16k;
 
-    # At a reload an old worker still serves one request that comes on an idle connection within this time,
-    # rather than resetting it; it is shorter than the time between a change and a task's stop signal.
+    # At a reload a connection stays open until so long after its last request, for the next one that may be
+    # on its way; one that has been idle for longer is closed at once, and a request that crosses that is
+    # reset. It is shorter than the time between a change and a task's stop signal.
     keepalive_min_timeout 2s;
     keepalive_timeout 65s;
     keepalive_requests 10000;
