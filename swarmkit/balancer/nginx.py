@@ -246,7 +246,7 @@ def configure(
     must not become a configuration without routes.
     """
     wanted = routes(services)
-    _check(wanted.routes, services, tasks, nodes, edge_id)
+    _check(wanted.routes, nodes, edge_id)
     routed = {route.service for route in wanted.routes}
     routed |= {route.canary.service for route in wanted.routes if route.canary}
     found = upstreams([one for one in services if one.name in routed], tasks, nodes, edge_id)
@@ -267,20 +267,11 @@ def configure(
     )
 
 
-def _check(
-    wanted: Sequence[Route],
-    services: Sequence[Service],
-    tasks: Sequence[Task],
-    nodes: Sequence[Node],
-    edge_id: str,
-) -> None:
+def _check(wanted: Sequence[Route], nodes: Sequence[Node], edge_id: str) -> None:
     if not nodes:
         raise OperationFailed("the swarm told of no node, not even the one that was asked")
     if wanted and not edge_id:
         raise OperationFailed("there are routes, and no network swarmkit-edge", hint="swarmkit init makes it")
-    running = sum(one.running for one in services)
-    if running and not tasks:
-        raise OperationFailed(f"the swarm told of no task, where {running} run")
 
 
 def _workers(nodes: Sequence[Node]) -> int:
