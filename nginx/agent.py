@@ -52,7 +52,7 @@ BACKOFF_SECONDS = (0.05, 2.0)
 # At most so often is nginx reloaded: each reload starts all its workers anew.
 RELOAD_INTERVAL = 0.1
 # Workers of before stay until what they have open ends, WebSockets for long, and take some 4 MB each. With
-# more than MANY_LEAVING nginx is reloaded less often; beyond MOST_LEAVING, the oldest end at once.
+# more than MANY_LEAVING nginx is reloaded less often; beyond MOST_LEAVING, the oldest end.
 MANY_LEAVING, CALM_INTERVAL = 24, 1.0
 MOST_LEAVING = 48
 # What clients may still send on a connection that is kept has long been answered after this time.

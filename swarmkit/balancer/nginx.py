@@ -275,15 +275,17 @@ def _check(wanted: Sequence[Route], nodes: Sequence[Node], edge_id: str) -> None
 
 
 def _workers(nodes: Sequence[Node]) -> int:
-    """Two, or as many as the smallest entry node has cores, up to eight: all get the same text, and their
-    memory is limited.
+    """Two, or as many as the smallest entry node has cores, up to four: all get the same text.
+
+    Each reload leaves as many old ones as there are open connections on, and a proxy keeps no more than 48 of
+    those: with four workers, those of the last twelve changes at least.
     """
     cores = [
         int(((node.raw["Description"].get("Resources") or {}).get("NanoCPUs") or 0) // 10**9)
         for node in nodes
         if node.labels.get(LB_LABEL) == "true"
     ]
-    return min(8, max(2, min(cores, default=2)))
+    return min(4, max(2, min(cores, default=2)))
 
 
 def _default_certificate(secrets: Mapping[str, str], files: dict[str, str], errors: list[UsageError]) -> str:

@@ -294,8 +294,8 @@ def entry(name: str, cores: float, label: str = "true") -> Node:
     [
         ([node("n1", cpus=64)], 2),
         ([entry("n1", 1)], 2),
-        ([entry("n1", 64)], 8),
-        ([entry("n1", 64), entry("n2", 4), entry("n3", 1, "false")], 4),
+        ([entry("n1", 64)], 4),
+        ([entry("n1", 64), entry("n2", 3), entry("n3", 1, "false")], 3),
     ],
 )
 def test_workers_are_as_many_as_the_smallest_entry_node_has_cores(nodes: list[Node], workers: int) -> None:
