@@ -50,6 +50,8 @@ from swarmkit.ui import Ui
 _SERVED_SECONDS = 30.0
 # What stands for the content of a secret in a plan that is not carried out.
 _NOT_MADE = "(made when it is deployed)"
+# The services of the stack's file by their names in the swarm.
+_PARTS = {"controller": CONTROLLER_SERVICE, "proxy": PROXY_SERVICE}
 
 
 def follow_routes(
@@ -79,7 +81,7 @@ def follow_routes(
         identities=_identities(swarm, running, secrets, dry_run=dry_run),
         secrets=_named(ui, found.routes, [*secrets]),
         ports=_ports(ui, found, running.get(PROXY_SERVICE)),
-        sources=_sources(),
+        sources=_sources() if swarm.fleet else _sources_of(running),
         start_interval=START_INTERVAL.taken(swarm.engine.api_version),
     )
     if not dry_run:
@@ -87,7 +89,7 @@ def follow_routes(
     # Without machines to build on, the images that run will do; and what was built need not be again.
     images = {
         key: service.image
-        for key, name in (("controller", CONTROLLER_SERVICE), ("proxy", PROXY_SERVICE))
+        for key, name in _PARTS.items()
         if (service := running.get(name))
         and (swarm.fleet is None or service.labels.get(SOURCES_LABEL) == wanted.sources[key])
     }
@@ -180,6 +182,11 @@ def _sources() -> dict[str, str]:
         with packed(context, dockerfile) as archive:
             found[key] = archive.digest[:20]
     return found
+
+
+def _sources_of(running: Mapping[str, Service]) -> dict[str, str]:
+    """What the images that run were built of."""
+    return {key: running[name].labels.get(SOURCES_LABEL, "") for key, name in _PARTS.items()}
 
 
 def _controller_dockerfile() -> Path:

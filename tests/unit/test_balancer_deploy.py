@@ -354,6 +354,21 @@ def test_an_engine_alone_makes_no_balancer_but_keeps_the_one_that_runs(swarm: Sw
     assert follow(alone)[0] == [f"update service {CONTROLLER}"]
 
 
+def test_an_engine_alone_does_not_call_the_images_that_run_new(
+    swarm: Swarm, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(swarm)
+    engine.route("web_web", port="80", auth="users")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(deploy, "_sources", lambda: {"controller": "older", "proxy": "older"})
+        follow(swarm)
+    engine.secret("web_users")
+    assert follow(Swarm(swarm.target, engine))[0] == [f"update service {CONTROLLER}"]
+    built.clear()
+    follow(swarm)
+    assert sorted(built) == ["controller", "proxy"]
+
+
 def test_a_stack_goes_though_the_controller_has_its_secret(swarm: Swarm) -> None:
     engine = engine_of(swarm)
     engine.route("web_web", port="80", auth="users")
