@@ -42,6 +42,7 @@ from swarmkit.names import (
 from swarmkit.remote import Engine
 from swarmkit.resources import PACKAGE, folder
 from swarmkit.services.nodes import update_node
+from swarmkit.services.placement import published
 from swarmkit.swarm import Service, nodes, services
 from swarmkit.target import Swarm
 from swarmkit.ui import Ui
@@ -80,7 +81,7 @@ def follow_routes(
     wanted = Wanted(
         identities=_identities(swarm, running, secrets, dry_run=dry_run),
         secrets=_named(ui, found.routes, [*secrets]),
-        ports=_ports(ui, found, running.get(PROXY_SERVICE)),
+        ports=_ports(ui, found, live),
         sources=_sources() if swarm.fleet else _sources_of(running),
         start_interval=START_INTERVAL.taken(swarm.engine.api_version),
     )
@@ -284,13 +285,27 @@ def _named(ui: Ui, wanted: Iterable[Route], secrets: Sequence[str]) -> list[str]
     return sorted(found)
 
 
-def _ports(ui: Ui, found: Routes, proxy: Service | None) -> list[int]:
-    """All entry ports: those that any route has ever asked for stay as long as the proxies do."""
+def _ports(ui: Ui, found: Routes, live: Sequence[Service]) -> list[int]:
+    """All entry ports: those that any route has ever asked for stay as long as the proxies do.
+
+    Warns of those that services publish themselves, and leaves them out: whoever asks for one must not keep
+    others from deploying.
+    """
     held: set[int] = set()
-    if proxy is not None:
-        published = (proxy.spec.get("EndpointSpec") or {}).get("Ports") or []
-        held = {int(port["PublishedPort"]) for port in published}
+    taken: dict[int, str] = {}
+    for one in live:
+        if one.name == PROXY_SERVICE:
+            held = {*_published(one)}
+        elif one.stack != BALANCER_STACK:
+            taken |= dict.fromkeys(_published(one), one.name)
     new = {*found.entry_ports} - held
+    for port in sorted(new & taken.keys()):
+        users = ", ".join(sorted({route.service for route in found.routes if route.listen == port}))
+        ui.warn(
+            f"{users}: port {port} is published by {taken[port]}, and cannot be an entry port (let one of"
+            " the two have another)"
+        )
+    new -= taken.keys()
     if held and new:
         ports = ", ".join(str(port) for port in sorted(new))
         ui.warn(
@@ -298,6 +313,12 @@ def _ports(ui: Ui, found: Routes, proxy: Service | None) -> list[int]:
             " by node; meanwhile the node does not answer"
         )
     return sorted({BALANCER_PORT, TLS_PORT, *held, *new})
+
+
+def _published(service: Service) -> Iterable[int]:
+    """The TCP ports that a service publishes, on its nodes or on all."""
+    texts = [*published(service.spec, "ingress"), *published(service.spec, "host")]
+    return [int(port) for port, _, protocol in (text.partition("/") for text in texts) if protocol == "tcp"]
 
 
 def _label_managers(engine: Engine, ui: Ui) -> None:

@@ -333,6 +333,37 @@ def test_entry_ports_come_with_a_warning_and_stay(swarm: Swarm) -> None:
     assert follow(swarm)[0] == []
 
 
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_port_that_a_service_publishes_is_no_entry_port_and_keeps_nobody_from_deploying(
+    swarm: Swarm, mode: str
+) -> None:
+    engine = engine_of(swarm)
+    engine.route("web_web", port="80", host="web.example")
+    engine.route("db_db", port="5432", mode="tcp", listen="5432")
+    port = {"TargetPort": 1, "PublishMode": mode}
+    ports = [
+        {**port, "Protocol": "tcp", "PublishedPort": 5432},
+        {**port, "Protocol": "udp", "PublishedPort": 1883},
+    ]
+    engine.post(
+        "/services/create",
+        {
+            "Name": "old_db",
+            "Labels": {STACK_LABEL: "old"},
+            "TaskTemplate": {"ContainerSpec": {"Image": "x"}},
+            "Mode": {"Replicated": {"Replicas": 1}},
+            "EndpointSpec": {"Ports": ports},
+        },
+    )
+    engine.route("mq_mq", port="1883", mode="tcp", listen="1883")
+    _, said = follow(swarm)
+    assert "db_db: port 5432 is published by old_db" in said
+    opened = engine.service(PROXY).spec["EndpointSpec"]["Ports"]
+    assert [port["PublishedPort"] for port in opened] == [1883, 8080, 8443]
+    del engine.held["services"]["old_db"]
+    assert follow(swarm)[0] == [f"update service {PROXY}"]
+
+
 def test_other_sources_are_built_again(swarm: Swarm, built: list[str]) -> None:
     engine = engine_of(swarm)
     engine.route("web_web", port="80")
