@@ -7,10 +7,11 @@ deployment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import yaml
 
@@ -53,8 +54,44 @@ _SERVED_SECONDS = 30.0
 _NOT_MADE = "(made when it is deployed)"
 # The services of the stack's file by their names in the swarm.
 _PARTS = {"controller": CONTROLLER_SERVICE, "proxy": PROXY_SERVICE}
+# How often the balancer is brought into step where other commands change what is asked of it meanwhile.
+_TRIES = 5
+
+_P = ParamSpec("_P")
 
 
+def _asked(engine: Engine) -> tuple[object, ...]:
+    """What routes ask of the balancer's services; whether there are any."""
+    found = routes(services(engine))
+    known = [*_secrets(engine)]
+    secrets = {find_secret(name, route.stack, known) for route in found.routes for name in route.secrets}
+    return bool(found.routes), secrets, found.entry_ports
+
+
+def _until_it_holds(
+    follow: Callable[Concatenate[Swarm, Ui, _P], Sequence[Change]],
+) -> Callable[Concatenate[Swarm, Ui, _P], Sequence[Change]]:
+    """Follow again where routes have come to ask for something else meanwhile.
+
+    Commands for several stacks follow at the same time, and only the writing is under a lock: who has read
+    first and writes last would take away what the other one has brought.
+    """
+
+    @wraps(follow)
+    def followed(swarm: Swarm, ui: Ui, /, *args: _P.args, **kwargs: _P.kwargs) -> Sequence[Change]:
+        changes: list[Change] = []
+        for _ in range(_TRIES):
+            asked = _asked(swarm.engine)
+            done = follow(swarm, ui, *args, **kwargs)
+            changes += done
+            if not done or kwargs.get("dry_run") or _asked(swarm.engine) == asked:
+                break
+        return changes
+
+    return followed
+
+
+@_until_it_holds
 def follow_routes(
     swarm: Swarm, ui: Ui, *, timeout: float, dry_run: bool = False, known: Sequence[Service] | None = None
 ) -> Sequence[Change]:

@@ -13,6 +13,7 @@ from swarmkit.balancer import deploy
 from swarmkit.balancer.deploy import Identities, Wanted, follow_routes, project
 from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE
 from swarmkit.compose.convert import Context, convert
+from swarmkit.deploy.apply import carry_out
 from swarmkit.deploy.down import down
 from swarmkit.deploy.options import Options
 from swarmkit.deploy.plan import contents
@@ -362,6 +363,48 @@ def test_a_port_that_a_service_publishes_is_no_entry_port_and_keeps_nobody_from_
     assert [port["PublishedPort"] for port in opened] == [1883, 8080, 8443]
     del engine.held["services"]["old_db"]
     assert follow(swarm)[0] == [f"update service {PROXY}"]
+
+
+def test_what_another_command_has_brought_meanwhile_is_not_taken_away(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(swarm)
+    engine.secret("users")
+    engine.route("web_web", port="80", auth="users")
+
+    def slow(*args: Any) -> Any:
+        """The other one begins and ends between this one's reading and writing."""
+        monkeypatch.setattr(deploy, "carry_out", carry_out)
+        engine.secret("others")
+        engine.route("db_db", port="5432", mode="tcp", listen="5432")
+        engine.route("app_app", port="80", host="app.example", auth="others")
+        follow(swarm)
+        return carry_out(*args)
+
+    monkeypatch.setattr(deploy, "carry_out", slow)
+    follow(swarm)
+    used = engine.service(CONTROLLER).spec["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    assert {"users", "others"} <= {one["SecretName"] for one in used}
+    opened = engine.service(PROXY).spec["EndpointSpec"]["Ports"]
+    assert [port["PublishedPort"] for port in opened] == [5432, 8080, 8443]
+
+
+def test_a_balancer_that_went_as_another_stack_came_is_there_again(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(swarm)
+    engine.route("web_web", port="80")
+    follow(swarm)
+    del engine.held["services"]["web_web"]
+
+    def slow(*args: Any) -> Any:
+        engine.route("app_app", port="80")
+        assert follow(swarm)[0] == []
+        return down(*args)
+
+    monkeypatch.setattr(deploy, "down", slow)
+    follow(swarm)
+    assert {CONTROLLER, PROXY} <= {*engine.held["services"]}
 
 
 def test_other_sources_are_built_again(swarm: Swarm, built: list[str]) -> None:
