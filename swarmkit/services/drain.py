@@ -11,12 +11,12 @@ A node is paused first: where it is active, the swarm rejects the tasks on it th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from swarmkit.deploy.options import Options, locked_stack
 from swarmkit.deploy.scope import scope_of
@@ -29,6 +29,9 @@ from swarmkit.services.moves import (
     DrainPlan,
     Mark,
     Operation,
+    eased,
+    is_crowded,
+    is_eased,
     is_updating,
     may_settle,
     moving,
@@ -267,12 +270,23 @@ def settle(engine: Engine, service_ids: Sequence[str]) -> None:
 
 @while_stale
 def _restored(engine: Engine, service_id: str) -> bool:
-    """Give a service its own spec again, if that can be now."""
+    """Give a service its own spec again, if that can be now; where slots have two tasks, in two steps."""
     now = inspect(engine, service_id)
-    if not may_settle(tasks(engine, [service_id])):
+    found = tasks(engine, [service_id])
+    if not may_settle(found):
         return False
-    version = {"version": now.raw["Version"]["Index"]}
-    engine.post(f"/services/{service_id}/update", settled(now.spec), version)
+
+    def send(spec: Mapping[str, Any]) -> None:
+        version = {"version": now.raw["Version"]["Index"]}
+        engine.post(f"/services/{service_id}/update", spec, version)
+
+    if is_eased(now.spec):
+        if is_crowded(found) or is_updating(now):
+            return False
+    elif is_crowded(found):
+        send(eased(now.spec))
+        return False
+    send(settled(now.spec))
     return True
 
 

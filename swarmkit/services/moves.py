@@ -120,6 +120,29 @@ def settled(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def eased(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a service on the way, without what rules nodes out; still marked.
+
+    Swarm's update then has to choose between the tasks of a slot that has two. With the user's own delay it
+    would take that long to end, and whoever waits for the service with it.
+    """
+    config = {**(spec.get("UpdateConfig") or {}), "Parallelism": 0, "Delay": 0}
+    return {**settled(spec), "Labels": spec["Labels"], "UpdateConfig": config}
+
+
+def is_eased(spec: Mapping[str, Any]) -> bool:
+    """Whether a service on the way has no node ruled out any more."""
+    mark = Mark.of(spec)
+    constraints = (spec["TaskTemplate"].get("Placement") or {}).get("Constraints") or ()
+    return mark is not None and not set(mark.added) & set(constraints)
+
+
+def is_crowded(tasks: Sequence[Task]) -> bool:
+    """Whether a slot has two tasks that are to run."""
+    places = Counter(task.place for task in tasks if task.desired == "running")
+    return any(number > 1 for number in places.values())
+
+
 def may_settle(tasks: Sequence[Task]) -> bool:
     """Whether a service with these tasks can be sent its own spec again, and no slot lose what runs.
 

@@ -14,9 +14,10 @@ from swarmkit.deploy.history import short
 from swarmkit.errors import NotConverged, Problems
 from swarmkit.names import BALANCER_STACK, CANARY_LABEL, STACK_LABEL
 from swarmkit.remote import EngineError
-from swarmkit.services.drain import activate_nodes, drain_nodes
+from swarmkit.services.drain import activate_nodes, drain_nodes, settle
+from swarmkit.services.moves import eased, moving
 from swarmkit.services.rebalance import rebalance
-from swarmkit.swarm import nodes
+from swarmkit.swarm import Service, nodes
 from swarmkit.ui import Ui
 from tests.unit.builders import service
 from tests.unit.movingswarm import Killed, MovingSwarm
@@ -276,3 +277,26 @@ def test_a_node_is_activated_by_what_it_is_now() -> None:
     drain(one, "n1")
     activate_nodes(one, before, ui())
     assert one.availability("n1") == "active"
+
+
+def test_a_service_with_two_tasks_in_a_slot_does_not_wait_for_its_own_delay_when_it_is_put_back() -> None:
+    one = swarm(web=["n1", "n2"])
+    spec = one.services["web"]["Spec"]
+    spec["UpdateConfig"] = {"Parallelism": 1, "Delay": 3600 * 10**9, "Order": "start-first"}
+    was = one.specs()["web"]
+    on_the_way = moving(Service.of(one.services["web"]), "drain", ["n1"])
+    one.services["web"]["Spec"] = on_the_way
+    one._start("web", 1, "n3", "starting")
+    one.tasks[-1]["DesiredState"] = "running"
+    sent = []
+
+    def chosen(_: str) -> None:
+        # The swarm's update leaves one task of the slot.
+        sent.append(one.specs()["web"])
+        one.tasks[-1]["DesiredState"] = "shutdown"
+
+    one.on_update = chosen
+    settle(one, ["web"])
+    assert sent == [eased(on_the_way), was]
+    assert sent[0]["UpdateConfig"]["Delay"] == 0
+    assert "swarmkit.move" in sent[0]["Labels"]
