@@ -191,11 +191,11 @@ def update(
             revision = revise.canary(swarm, found, edits, percent)
         else:
             revision = revise.update(swarm, found, edits)
-        # Told to stop where a failure leaves it, it does.
+        # Told to stop where a failure leaves it, it does; and a canary that is given up must not come back.
         options = Options(
             timeout,
             doing,
-            rollback=not no_rollback and failure_action != "pause",
+            rollback=not no_rollback and not abort and failure_action != "pause",
             lock_wait=lock_wait,
             break_lock=break_lock,
         )
@@ -203,7 +203,8 @@ def update(
         if edits.changes_routes and not dry_run:
             follow_routes(swarm, ui, timeout=timeout)
         then = _next(found.name, percent) if percent is not None else ()
-        _show(swarm, ui, found, plan, seconds(), dry_run=dry_run, then=then)
+        is_ill = abort and not dry_run and _is_ill(swarm, ui, found)
+        _show(swarm, ui, found, plan, seconds(), dry_run=dry_run, is_ill=is_ill, then=then)
     if dry_run and detailed_exitcode and plan.changes:
         raise typer.Exit(Exit.CHANGES)
 
@@ -276,6 +277,18 @@ def _find(swarm: Swarm, name: str) -> Service:
     return find_service(services(swarm.engine), name)
 
 
+def _is_ill(swarm: Swarm, ui: Ui, service: Service) -> bool:
+    """Whether a service that was not waited for lacks tasks, which is warned of."""
+    now = _find(swarm, service.id)
+    if now.running >= now.desired:
+        return False
+    ui.warn(
+        f"{now.name}: {now.running} of {now.desired} tasks run (see: swarmkit service explain {now.name};"
+        f" swarmkit rollback {now.name})"
+    )
+    return True
+
+
 def _carry_out(
     swarm: Swarm, ui: Ui, revision: Revision, options: Options, *, dry_run: bool, insist: bool = True
 ) -> Plan:
@@ -309,6 +322,7 @@ def _show(
     seconds: float,
     *,
     dry_run: bool,
+    is_ill: bool = False,
     then: Sequence[str] = (),
 ) -> None:
     from swarmkit.deploy.report import change_json, describe
@@ -318,7 +332,7 @@ def _show(
         "changed": len(plan.changes),
         "changes": [change_json(change) for change in plan.changes],
         "notes": list(plan.notes),
-        "converged": not dry_run,
+        "converged": not dry_run and not is_ill,
         "rolled_back": False,
         "seconds": seconds,
     }

@@ -106,8 +106,13 @@ def go_on(swarm: Swarm, service: Service) -> Revision:
 
 
 def abort(swarm: Swarm, service: Service) -> Revision:
-    """Plan to let the canary of a service go. Raises UsageError where it has none."""
-    return _prepared(swarm.engine, service, lambda live: plan_abort(live, service.name))
+    """Plan to let the canary of a service go. Raises UsageError where it has none.
+
+    The service itself is not waited for: where it is ill, its canary must go all the same.
+    """
+    return _prepared(
+        swarm.engine, service, lambda live: plan_abort(live, service.name), waits_for_service=False
+    )
 
 
 def rollback(swarm: Swarm, service: Service, number: int | None) -> Revision:
@@ -135,15 +140,19 @@ def known_names(engine: Engine) -> Known:
 
 
 def _prepared(
-    engine: Engine, service: Service, planner: Planner, credentials: Credentials | None = None
+    engine: Engine,
+    service: Service,
+    planner: Planner,
+    credentials: Credentials | None = None,
+    *,
+    waits_for_service: bool = True,
 ) -> Revision:
     scope = scope_of(service)
     live = observe(engine, scope)
     plan = planner(live)
     before = held(live, service.name)
-    specs = {service.name: before} | {
-        change.name: change.spec for change in plan.changes if change.spec is not None
-    }
+    specs = {service.name: before} if waits_for_service else {}
+    specs |= {change.name: change.spec for change in plan.changes if change.spec is not None}
     last = live.revisions[-1].after.depends_on if live.revisions else {}
     wanted = as_desired(scope, Snapshot(specs, {name: last[name] for name in specs if name in last}))
     prepared = Prepared(wanted, planner, live, plan, credentials or Credentials())

@@ -299,6 +299,31 @@ def test_a_canary_that_is_given_up_leaves_the_service_as_it_was(
     assert "it has no canary" in command.error("update", "web", "--abort", code=2)["message"]
 
 
+@pytest.mark.usefixtures("web")
+def test_a_canary_is_given_up_also_where_the_service_itself_is_ill(
+    command: Command, engine: MemoryEngine
+) -> None:
+    command("update", "web", "--image", "x:2", "--canary", "10%")
+    engine.state = lambda _: "failed"
+    assert command.json("update", "web", "--abort")["converged"] is False
+    assert "st_web: 0 of 1 tasks run" in command.err
+    assert engine.held["services"].keys() == {"st_web"}
+
+
+@pytest.mark.usefixtures("web")
+def test_there_is_a_way_out_of_a_canary_that_was_gone_on_with_and_failed(
+    command: Command, engine: MemoryEngine
+) -> None:
+    command("update", "web", "--image", "x:2", "--canary", "10%")
+    engine.state = broken
+    command("update", "web", "--continue", "--no-rollback", code=4)
+    assert engine.held["services"].keys() == {"st_web", "st_web-canary"}
+    command("update", "web", "--abort")
+    assert engine.held["services"].keys() == {"st_web"}
+    command("rollback", "web")
+    assert image(engine) == "x:1"
+
+
 def test_a_canary_that_does_not_run_goes_again(command: Command, engine: MemoryEngine) -> None:
     alone(engine, "web", **{"swarmkit.lb.port": "80"})
     engine.state = broken
