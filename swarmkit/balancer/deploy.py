@@ -93,21 +93,29 @@ def _until_it_holds(
 
 @_until_it_holds
 def follow_routes(
-    swarm: Swarm, ui: Ui, *, timeout: float, dry_run: bool = False, known: Sequence[Service] | None = None
+    swarm: Swarm,
+    ui: Ui,
+    *,
+    timeout: float,
+    dry_run: bool = False,
+    known: Sequence[Service] | None = None,
+    coming: Sequence[Service] = (),
 ) -> Sequence[Change]:
     """Make the balancer serve the routes of the services that there are; no routes, no balancer.
 
-    `known` are the services to go by, those of the swarm unless given. Routes that cannot be had are
+    `known` are the services to go by, those of the swarm unless given; the secrets that routes of those in
+    `coming` name are brought as well, and nothing is said of mistakes yet. Routes that cannot be had are
     warned of and left out: they are the mistake of whoever deployed them. Returns what had to be (in a
     dry run: would have to be) changed; raises as deploying does.
     """
     live = services(swarm.engine)
     found = routes(live if known is None else known)
-    for error in found.errors:
-        ui.warn(f"no route for {error}")
+    wanted_routes = [*found.routes, *routes(coming).routes]
     # Commands for several stacks may get here at the same time.
     options = Options(timeout, "load balancer", lock_wait=timeout)
-    if not found.routes:
+    for error in found.errors if not coming else ():
+        ui.warn(f"no route for {error}")
+    if not wanted_routes:
         is_there = any(one.stack == BALANCER_STACK for one in live)
         return down(swarm.engine, ui, BALANCER_STACK, options) if is_there and not dry_run else []
     running = {one.name: one for one in live}
@@ -115,9 +123,12 @@ def follow_routes(
         ui.warn("this swarm has no load balancer, and one can only be made with an inventory (-i)")
         return []
     secrets = _secrets(swarm.engine)
+    named, missing = _named(wanted_routes, [*secrets])
+    for text in missing if not coming else ():
+        ui.warn(text)
     wanted = Wanted(
         identities=_identities(swarm, running, secrets, dry_run=dry_run),
-        secrets=_named(ui, found.routes, [*secrets]),
+        secrets=named,
         ports=_ports(ui, found, live),
         sources=_sources() if swarm.fleet else _sources_of(running),
         start_interval=START_INTERVAL.taken(swarm.engine.api_version),
@@ -133,6 +144,26 @@ def follow_routes(
     }
     prepared = prepare(swarm, ui, project(wanted), BALANCER_STACK, dry_run=dry_run, prune=True, images=images)
     return (prepared.plan if dry_run else carry_out(swarm.engine, ui, prepared, options)).changes
+
+
+def bring_secrets(swarm: Swarm, ui: Ui, changes: Sequence[Change], *, timeout: float) -> None:
+    """Let the controller have the secrets that routes of services name once these changes are sent.
+
+    Sent first, such a route would answer 503 until its secret came. What the routes name now stays with the
+    controller. Costs nothing where the changes name no other secret; raises as deploying does.
+    """
+    changed = [one for one in changes if one.kind == "service" and one.action == "update"]
+    coming = [Service.of({"ID": one.name, "Spec": one.spec}) for one in changed]
+    present = [Service.of({"ID": one.name, "Spec": one.replaces}) for one in changed]
+    if _secret_names(coming) <= _secret_names(present):
+        return
+    # Without a balancer there is no route that anything could happen to.
+    if any(one.name == CONTROLLER_SERVICE for one in services(swarm.engine)):
+        follow_routes(swarm, ui, timeout=timeout, coming=coming)
+
+
+def _secret_names(some: Iterable[Service]) -> set[tuple[str, str]]:
+    return {(route.stack, name) for route in routes(some).routes for name in route.secrets}
 
 
 def await_served(swarm: Swarm, ui: Ui, names: Collection[str], *, timeout: float) -> None:
@@ -308,18 +339,18 @@ def _authority_of_secrets(secrets: Mapping[str, Mapping[str, Any]]) -> str:
     return marks[-1] if marks else ""
 
 
-def _named(ui: Ui, wanted: Iterable[Route], secrets: Sequence[str]) -> list[str]:
-    """The secrets that routes name, by their names in the swarm; warns of those that are not there."""
-    found = set()
+def _named(wanted: Iterable[Route], secrets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The secrets that routes name, by their names in the swarm; and a warning for each that is not there."""
+    found, missing = set(), []
     for route in wanted:
         for name in route.secrets:
             secret = find_secret(name, route.stack, secrets)
             if secret is None:
                 hint = f"docker secret create {name} FILE"
-                ui.warn(f"{route.service}: there is no secret {name}, which its route needs ({hint})")
+                missing.append(f"{route.service}: there is no secret {name}, which its route needs ({hint})")
             else:
                 found.add(secret)
-    return sorted(found)
+    return sorted(found), missing
 
 
 def _ports(ui: Ui, found: Routes, live: Sequence[Service]) -> list[int]:

@@ -99,8 +99,9 @@ def up(
 ) -> None:
     """Deploy a stack; ends when it runs, or is again what it was."""
     import os
+    from functools import partial
 
-    from swarmkit.balancer.deploy import await_served, follow_routes
+    from swarmkit.balancer.deploy import await_served, bring_secrets, follow_routes
     from swarmkit.balancer.urls import urls
     from swarmkit.deploy.apply import carry_out
     from swarmkit.deploy.observe import after
@@ -157,7 +158,14 @@ def up(
                     lock_wait=lock_wait,
                     break_lock=break_lock,
                 )
-                plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+                plan = carry_out(
+                    swarm.engine,
+                    ui,
+                    prepared,
+                    options,
+                    swarm.fleet,
+                    before_services=partial(bring_secrets, swarm, ui, timeout=timeout),
+                )
             changes += plan.changes
             notes += plan.notes
         known = after(swarm.engine, *planned, gone=prepared.gone) if dry_run else None
@@ -324,7 +332,9 @@ def rollback(
     break_lock: BreakLock = False,
 ) -> None:
     """Return a stack to what it was; ends when that runs."""
-    from swarmkit.balancer.deploy import await_served, follow_routes
+    from functools import partial
+
+    from swarmkit.balancer.deploy import await_served, bring_secrets, follow_routes
     from swarmkit.deploy.apply import carry_out
     from swarmkit.deploy.observe import after
     from swarmkit.deploy.options import Options
@@ -345,7 +355,14 @@ def rollback(
             doing = f"stack rollback {stack}{f' {revision}' if revision is not None else ''}"
             # What it leaves is what it returns from: there is nothing better to go back to.
             options = Options(timeout, doing, rollback=False, lock_wait=lock_wait, break_lock=break_lock)
-            plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+            plan = carry_out(
+                swarm.engine,
+                ui,
+                prepared,
+                options,
+                swarm.fleet,
+                before_services=partial(bring_secrets, swarm, ui, timeout=timeout),
+            )
         known = after(swarm.engine, prepared.desired, gone=prepared.gone) if dry_run else None
         balancing = follow_routes(swarm, ui, timeout=timeout, dry_run=dry_run, known=known)
         if plan.changes and not dry_run:

@@ -131,7 +131,6 @@ def update(
     """Change a service; ends when it runs so, or is again what it was."""
     import os
 
-    from swarmkit.balancer.deploy import follow_routes
     from swarmkit.deploy.options import Options
     from swarmkit.services import revise
     from swarmkit.services.canary import percentage
@@ -199,9 +198,7 @@ def update(
             lock_wait=lock_wait,
             break_lock=break_lock,
         )
-        plan = _carry_out(swarm, ui, revision, options, dry_run=dry_run)
-        if edits.changes_routes and not dry_run:
-            follow_routes(swarm, ui, timeout=timeout)
+        plan = _carry_out(swarm, ui, revision, options, dry_run=dry_run, follow=edits.changes_routes)
         then = _next(found.name, percent) if percent is not None else ()
         is_ill = abort and not dry_run and _is_ill(swarm, ui, found)
         _show(swarm, ui, found, plan, seconds(), dry_run=dry_run, is_ill=is_ill, then=then)
@@ -263,9 +260,8 @@ def rollback(
         doing = f"rollback {service}{f' {revision}' if revision is not None else ''}"
         # What it leaves is what it returns from: there is nothing better to go back to.
         options = Options(timeout, doing, rollback=False, lock_wait=lock_wait, break_lock=break_lock)
-        plan = _carry_out(
-            swarm, ui, revise.rollback(swarm, found, revision), options, dry_run=dry_run, insist=False
-        )
+        back = revise.rollback(swarm, found, revision)
+        plan = _carry_out(swarm, ui, back, options, dry_run=dry_run, follow=back.changes_routes, insist=False)
         _show(swarm, ui, found, plan, seconds(), dry_run=dry_run)
     if dry_run and detailed_exitcode and plan.changes:
         raise typer.Exit(Exit.CHANGES)
@@ -290,10 +286,22 @@ def _is_ill(swarm: Swarm, ui: Ui, service: Service) -> bool:
 
 
 def _carry_out(
-    swarm: Swarm, ui: Ui, revision: Revision, options: Options, *, dry_run: bool, insist: bool = True
+    swarm: Swarm,
+    ui: Ui,
+    revision: Revision,
+    options: Options,
+    *,
+    dry_run: bool,
+    follow: bool,
+    insist: bool = True,
 ) -> Plan:
-    """Do it, with the image on the nodes first, and a word on what may be lost; the plan that was done."""
-    from swarmkit.balancer.deploy import await_served
+    """Do it, with the image on the nodes first, and a word on what may be lost; the plan that was done.
+
+    `follow` has the balancer brought what the service's routes need then.
+    """
+    from functools import partial
+
+    from swarmkit.balancer.deploy import await_served, bring_secrets, follow_routes
     from swarmkit.deploy.apply import carry_out
     from swarmkit.services.caution import forewarn
     from swarmkit.services.revise import bring_image
@@ -308,7 +316,16 @@ def _carry_out(
             ui.warn(line)
     if dry_run:
         return prepared.plan
-    plan = carry_out(swarm.engine, ui, prepared, options, swarm.fleet)
+    plan = carry_out(
+        swarm.engine,
+        ui,
+        prepared,
+        options,
+        swarm.fleet,
+        before_services=partial(bring_secrets, swarm, ui, timeout=options.timeout),
+    )
+    if follow:
+        follow_routes(swarm, ui, timeout=options.timeout)
     if plan.changes:
         await_served(swarm, ui, [revision.service.name], timeout=options.timeout)
     return plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from swarmkit.cluster.lock import Holder, Lock
@@ -12,7 +12,7 @@ from swarmkit.deploy.down import remove
 from swarmkit.deploy.history import Revision
 from swarmkit.deploy.observe import observe
 from swarmkit.deploy.options import Options, locked_stack
-from swarmkit.deploy.plan import Dependencies, LiveStack, Plan, name_of, plan_return, result
+from swarmkit.deploy.plan import Change, Dependencies, LiveStack, Plan, name_of, plan_return, result
 from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
 from swarmkit.deploy.scope import services_in, title, way_back
@@ -24,16 +24,29 @@ from swarmkit.services.drain import settle
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
+Hook = Callable[[Sequence[Change]], object]
+
+
+def _nothing(_: Sequence[Change]) -> None:
+    """Where nothing else has to be done."""
+
 
 def carry_out(
-    engine: Engine, ui: Ui, prepared: Prepared, options: Options, fleet: Fleet | None = None
+    engine: Engine,
+    ui: Ui,
+    prepared: Prepared,
+    options: Options,
+    fleet: Fleet | None = None,
+    *,
+    before_services: Hook = _nothing,
 ) -> Plan:
     """Make the changes; ends when every service of the stack runs and is healthy.
 
     Where that fails the stack returns to what it was, unless told not to. Returns the plan that was
     carried out: another command may have changed the stack since it was prepared. `fleet` lets reasons
-    for failures be looked up on the nodes. Moves of tasks that were cut off are undone first, each in a
-    moment in which no slot loses the task that runs.
+    for failures be looked up on the nodes. `before_services` is called with the changes of services before
+    the first of them is sent, once the secrets that they need are made; but not on the way back. Moves of
+    tasks that were cut off are undone first, each in a moment in which no slot loses the task that runs.
 
     Raises OperationFailed where somebody else is at work on the stack, or the plan has to make something
     again and may not; NotConverged (or Problems) where services do not come up in time, or a step fails.
@@ -55,7 +68,7 @@ def carry_out(
                 where=title(prepared.stack),
                 hint="look at it with --dry-run",
             )
-        _Run(engine, ui, prepared, options, lock, fleet).deploy(live, plan)
+        _Run(engine, ui, prepared, options, lock, fleet, before_services).deploy(live, plan)
         return plan
 
 
@@ -69,6 +82,7 @@ class _Run:
     options: Options
     lock: Lock
     fleet: Fleet | None
+    before_services: Hook
 
     def deploy(self, live: LiveStack, plan: Plan) -> None:
         stack = self.prepared.stack
@@ -93,7 +107,7 @@ class _Run:
         """Ends when the stack is what the plan says; where it is again what it was, raises."""
         try:
             sender = self._sender(self.prepared.wanted, self.prepared.services)
-            self._make(plan, sender)
+            self._make(plan, sender, self.before_services)
             self._converge(sender)
         except SwarmkitError as error:
             # Somebody who has broken our lock is at work now.
@@ -134,12 +148,19 @@ class _Run:
             insist,
         )
 
-    def _make(self, plan: Plan, sender: Sender) -> None:
+    def _make(
+        self,
+        plan: Plan,
+        sender: Sender,
+        before_services: Hook = _nothing,
+    ) -> None:
         """All but the removals at the end."""
         self._remove(plan, early=True)
         sent = [change for change in plan.changes if change.action != "remove"]
         sender.things([change for change in sent if change.kind != "service"])
-        sender.services([change for change in sent if change.kind == "service"])
+        changed = [change for change in sent if change.kind == "service"]
+        before_services(changed)
+        sender.services(changed)
 
     def _converge(self, sender: Sender, started: float | None = None) -> None:
         """Ends when the services that are to run do, within the time that began then, or with the sending."""

@@ -101,7 +101,7 @@ def _refuse(live: LiveStack, name: str, spec: Spec, new: Spec) -> None:
         raise UsageError(
             "only a replicated service can have a canary", where=name, hint="update it without --canary"
         )
-    if _routes(labels) != _routes(new.get("Labels") or {}):
+    if route_labels(labels) != route_labels(new.get("Labels") or {}):
         raise UsageError(
             "a canary has the routes of its service, and cannot change them",
             where=name,
@@ -134,7 +134,8 @@ def differs(one: Spec, other: Spec) -> bool:
     return not set(found) <= set(MARKS)
 
 
-def _routes(labels: Mapping[str, str]) -> dict[str, str]:
+def route_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of a service's labels that ask the balancer for something."""
     return {key: value for key, value in labels.items() if key.startswith(ROUTE_PREFIX)}
 
 

@@ -27,7 +27,7 @@ from swarmkit.images.resolve import Image, Unresolved, look_up, needs_credential
 from swarmkit.inventory import Host
 from swarmkit.names import CANARY_LABEL, is_own
 from swarmkit.remote import Engine
-from swarmkit.services.canary import busy, canary_of, plan_abort, plan_canary, plan_continue
+from swarmkit.services.canary import busy, canary_of, plan_abort, plan_canary, plan_continue, route_labels
 from swarmkit.services.edits import Edits, Known
 from swarmkit.services.placement import Ask
 from swarmkit.services.update import NewImage, held, plan_return, plan_update, updated
@@ -57,6 +57,12 @@ class Revision:
             if change.name == self.service.name and change.spec is not None:
                 return change.spec
         return self.before
+
+    @property
+    def changes_routes(self) -> bool:
+        """Whether the service asks the balancer for something else then."""
+        before, after = (route_labels(spec.get("Labels") or {}) for spec in (self.before, self.after))
+        return before != after
 
     @property
     def new(self) -> Spec | None:

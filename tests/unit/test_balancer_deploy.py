@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from swarmkit.balancer import deploy
-from swarmkit.balancer.deploy import Identities, Wanted, follow_routes, project
+from swarmkit.balancer.deploy import Identities, Wanted, bring_secrets, follow_routes, project
 from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE
 from swarmkit.compose.convert import Context, convert
 from swarmkit.deploy.apply import carry_out
 from swarmkit.deploy.down import down
 from swarmkit.deploy.options import Options
-from swarmkit.deploy.plan import contents
+from swarmkit.deploy.plan import Change, contents
 from swarmkit.errors import OperationFailed
 from swarmkit.images.ca import Authority, fingerprint
 from swarmkit.names import AUTHORITY_LABEL, BALANCER_LABEL, EDGE_NETWORK, SOURCES_LABEL, STACK_LABEL
@@ -113,6 +114,7 @@ class Engine(MemoryEngine):
         self.node: dict[str, Any] = copy.deepcopy(dict(NODE))
         self.node["Version"] = {"Index": 1}
         self.told: list[str] = []
+        self.reads: list[str] = []
         self.held["networks"][EDGE_NETWORK] = {
             "Id": "edge",
             "Name": EDGE_NETWORK,
@@ -121,6 +123,7 @@ class Engine(MemoryEngine):
         }
 
     def get(self, path: str, params: Any = None, *, headers: Any = None) -> Any:
+        self.reads.append(path)
         if path == "/nodes":
             return [copy.deepcopy(self.node)]
         if path == "/nodes/node1":
@@ -441,6 +444,47 @@ def test_an_engine_alone_does_not_call_the_images_that_run_new(
     built.clear()
     follow(swarm)
     assert sorted(built) == ["controller", "proxy"]
+
+
+def test_the_controller_has_a_new_secret_before_the_route_names_it_and_keeps_the_old_one(
+    swarm: Swarm,
+) -> None:
+    engine = engine_of(swarm)
+    engine.secret("old")
+    engine.secret("new")
+    engine.route("web_web", port="80", auth="old")
+    follow(swarm)
+    present = engine.service("web_web").spec
+    before_services = partial(bring_secrets, swarm, Ui(stderr=io.StringIO()), timeout=5)
+
+    def change(**labels: str) -> Change:
+        changed = {f"swarmkit.lb.{key}": value for key, value in labels.items()}
+        spec = {**present, "Labels": {**present["Labels"], **changed}}
+        return Change("service", "web_web", "update", spec=spec, replaces=present)
+
+    engine.told.clear()
+    engine.reads.clear()
+    before_services([change(host="a.example")])
+    assert engine.reads == [], "where no other secret is named, nothing is asked"
+    before_services([change(auth="new")])
+    assert {"old", "new"} <= secrets_of(engine)
+    # Once the route names it, the other is let go of.
+    engine.held["services"]["web_web"]["Spec"]["Labels"]["swarmkit.lb.auth"] = "new"
+    follow(swarm)
+    assert {"old", "new"} & secrets_of(engine) == {"new"}
+
+
+def secrets_of(engine: Engine) -> set[str]:
+    """Those that the controller has."""
+    container = engine.service(CONTROLLER).spec["TaskTemplate"]["ContainerSpec"]
+    return {one["SecretName"] for one in container["Secrets"]}
+
+
+def test_without_a_balancer_no_secret_is_brought_beforehand(swarm: Swarm) -> None:
+    spec = {"Name": "web", "Labels": {"swarmkit.lb.port": "80", "swarmkit.lb.auth": "users"}}
+    change = Change("service", "web", "update", spec=spec, replaces={"Name": "web"})
+    bring_secrets(swarm, Ui(stderr=io.StringIO()), [change], timeout=5)
+    assert engine_of(swarm).told == []
 
 
 def test_a_stack_goes_though_the_controller_has_its_secret(swarm: Swarm) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from swarmkit.deploy.plan import Change
 from swarmkit.swarm import Service
 from swarmkit.target import Swarm, Target
 from tests.unit.memoryengine import MemoryEngine
@@ -198,6 +199,38 @@ def test_a_service_is_rolled_back_and_keeps_its_scale(command: Command, engine: 
         "rollback web 2",
     ]
     assert "has not changed" not in command("rollback", "web", "--dry-run")
+
+
+def test_the_balancer_gets_what_routes_need_also_on_the_way_back(
+    command: Command, engine: MemoryEngine, web: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def bring_secrets(*_: object, **__: object) -> None:
+        done.append("bring")
+
+    def follow_routes(*_: object, **__: object) -> list[Change]:
+        done.append("follow")
+        return []
+
+    monkeypatch.setattr("swarmkit.balancer.deploy.bring_secrets", bring_secrets)
+    monkeypatch.setattr("swarmkit.balancer.deploy.follow_routes", follow_routes)
+    engine.on_write = done.append
+    complete = ["bring", "update services st_web", "follow"]
+    command("update", "web", "--label", "swarmkit.lb.auth=users")
+    assert done == complete
+    done.clear()
+    command("rollback", "web")
+    assert done == complete
+    command("update", "web", "--env", "A=2")
+    done.clear()
+    command("rollback", "web")
+    assert done == complete[:2], "routes that stay as they are need nothing"
+    web.write_text(web.read_text().replace("'80'", "'80', swarmkit.lb.auth: users"))
+    done.clear()
+    up(command, web)
+    command("stack", "rollback", "st")
+    assert done == complete * 2
 
 
 @pytest.mark.usefixtures("web")

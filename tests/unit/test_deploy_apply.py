@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from swarmkit.deploy.down import down
 from swarmkit.deploy.history import Snapshot
 from swarmkit.deploy.observe import observe
 from swarmkit.deploy.options import Options
-from swarmkit.deploy.plan import LiveStack, Plan, contents, plan_stack, ports, snapshot
+from swarmkit.deploy.plan import Change, LiveStack, Plan, contents, plan_stack, ports, snapshot
 from swarmkit.deploy.prepare import Prepared, prepare, prepare_return
 from swarmkit.deploy.send import is_met
 from swarmkit.errors import (
@@ -264,6 +265,24 @@ def test_a_step_that_the_swarm_refuses_is_a_failure_of_the_whole() -> None:
         up(engine, stack(THREE.replace("image: x", "image: y")))
     assert caught.value.rolled_back
     assert specs(engine) == before
+
+
+def test_what_comes_before_services_has_their_secrets_and_is_no_part_of_the_way_back() -> None:
+    engine = MemoryEngine(lambda _: "failed")
+    done: list[str] = []
+    engine.on_write = done.append
+    new = prepared(engine, stack(f"services: {{web: {{image: x, {HEALTH}}}}}", [("key", b"1")]))
+
+    def before(changes: Sequence[Change]) -> None:
+        done.append(f"before {[change.name for change in changes]}")
+
+    with pytest.raises(NotConverged):
+        carry_out(engine, ui(), new, OPTIONS, before_services=before)
+    order = [
+        done.index(one) for one in ("create secrets st_key", "before ['st_web']", "create services st_web")
+    ]
+    assert order == sorted(order)
+    assert sum(one.startswith("before") for one in done) == 1
 
 
 def test_a_new_stack_that_fails_is_gone() -> None:
