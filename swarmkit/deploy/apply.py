@@ -19,8 +19,9 @@ from swarmkit.deploy.scope import services_in, title, way_back
 from swarmkit.deploy.send import Sender
 from swarmkit.errors import NotConverged, OperationFailed, Problems, SwarmkitError, raise_all
 from swarmkit.remote import Engine, Fleet, is_cut_off, while_stale
-from swarmkit.services.converge import Watch, baseline, converge
+from swarmkit.services.converge import Watch, baseline, converge, pace_seconds
 from swarmkit.services.drain import settle
+from swarmkit.swarm import Service
 from swarmkit.ui import Ui
 from swarmkit.waiting import wait_for
 
@@ -173,6 +174,7 @@ class _Run:
             before=sender.watch.before,
             fleet=self.fleet,
             started=sender.started if started is None else started,
+            is_paced=True,
         )
 
     def _remove(self, plan: Plan, *, early: bool) -> None:
@@ -212,13 +214,14 @@ class _Run:
         """Make the stack what it was before the revision; whether that runs is another question."""
         stack, to = self.prepared.stack, revision.before
 
-        def is_settled() -> bool:
-            return all(one.update_state != "rollback_started" for one in services_in(self.engine, stack))
+        def rolling() -> list[Service]:
+            found = services_in(self.engine, stack)
+            return [one for one in found if one.update_state == "rollback_started"]
 
         # What the swarm rolls back by itself comes to its end first, or that would look like a failure.
         wait_for(
-            is_settled,
-            self.options.timeout,
+            lambda: not rolling(),
+            self.options.timeout + max((pace_seconds(one, one.desired) for one in rolling()), default=0.0),
             lambda: NotConverged("the swarm still rolls back services", where=title(stack)),
         )
         plan = plan_return(stack, to, observe(self.engine, stack))

@@ -145,6 +145,7 @@ class Sender:
             fleet=self.fleet,
             watch=self.watch,
             started=self.started,
+            is_paced=True,
         )
 
     def _send_all(self, ready: Sequence[Change], ids: Mapping[Stored, Mapping[str, str]]) -> dict[str, str]:

@@ -10,6 +10,7 @@ service that is not started again once it has ended with success, is there then 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -365,6 +366,20 @@ def monitor_seconds(service: Service) -> float:
     return monitor / SECOND if monitor else MONITOR_SECONDS
 
 
+def pace_seconds(service: Service, count: int) -> float:
+    """How long the swarm itself lets an update of so many tasks take, were each up at once.
+
+    It waits the delay after every batch, and watches the last for the monitor window (moby/swarmkit,
+    manager/orchestrator/update); where it goes back, it does all that once more.
+    """
+    keys = ["UpdateConfig", *(["RollbackConfig"] if service.update_state.startswith("rollback") else [])]
+    total = 0.0
+    for config in (service.spec.get(key) or {} for key in keys):
+        at_once = config.get("Parallelism", 1) or count or 1
+        total += math.ceil(count / at_once) * (config.get("Delay") or 0) + (config.get("Monitor") or 0)
+    return total / SECOND
+
+
 @dataclass
 class Watch:
     """What one wait remembers between its readings of the swarm, to judge by time as well.
@@ -417,6 +432,7 @@ def converge(
     watch: Watch | None = None,
     started: float | None = None,
     enough: Mapping[str, int] | None = None,
+    is_paced: bool = False,
     clock: Callable[[], float] = _clock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -426,11 +442,14 @@ def converge(
     meanwhile is an error unless it `may_go`. `fleet` lets the reason for a failure be looked up on the
     nodes. A wait that goes on has the `watch` of its first part, and `started` then (by `clock`). `enough`
     says by service id how many running tasks that fit the present spec will do, for an update that is to
-    stop half-way. Raises NotConverged (Problems for several) with the reason of each that is not there.
+    stop half-way. Where it `is_paced`, what services' own specs make their update wait comes on top of
+    `timeout`: a slow one is no failure. Raises NotConverged (Problems for several) with the reason of each
+    that is not there.
     """
     start = clock() if started is None else started
     watch = replace(watch, goals=goals or {}) if watch else Watch(before, goals or {})
     names: dict[str, str] = {}
+    limit = timeout
     with ui.progress() as shown:
         board = Board(shown)
         while True:
@@ -459,8 +478,10 @@ def converge(
                 # Those that have not failed for good yet, and have something to say of it: all at once.
                 failed += [one for one in waiting if one not in failed and one.state.is_troubled]
                 raise_all(_errors(engine, fleet, failed))
-            if now - start > timeout:
-                raise_all(_errors(engine, fleet, waiting, f"after {timeout:.0f} s "))
+            if is_paced:
+                limit = max(limit, timeout + max(_pace(one, before) for one in states))
+            if now - start > limit:
+                raise_all(_errors(engine, fleet, waiting, f"after {limit:.0f} s "))
             sleep(POLL_SECONDS)
 
 
@@ -471,6 +492,12 @@ class _Reading:
     service: Service
     state: ServiceProgress
     tasks: Sequence[Task]
+
+
+def _pace(one: _Reading, before: Baseline) -> float:
+    """What the update of a service may take of itself, in seconds; nothing where none has begun since."""
+    is_news = one.service.update_status != before.updates.get(one.service.id)
+    return pace_seconds(one.service, one.state.desired) if is_news and one.service.update_status else 0.0
 
 
 def read(

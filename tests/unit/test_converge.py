@@ -22,10 +22,11 @@ from swarmkit.services.converge import (
     Watch,
     converge,
     monitor_seconds,
+    pace_seconds,
     progress,
     read,
 )
-from swarmkit.swarm import Node, Service, Task, is_placeable, moment
+from swarmkit.swarm import SECOND, Node, Service, Task, is_placeable, moment
 from swarmkit.ui import Output, Progress, Ui
 from tests.unit.builders import job, node, service, task
 
@@ -347,6 +348,53 @@ def test_cli_373_one_timeout_holds_for_all_services() -> None:
         swarm.converge(timeout=3)
     assert [each.where for each in error.value.errors] == ["web", "b"]
     assert swarm.now < 4
+
+
+def test_an_update_that_is_slow_by_its_own_spec_has_the_time_that_this_takes() -> None:
+    config = {"Parallelism": 1, "Delay": 60 * SECOND, "Monitor": 10 * SECOND}
+    updating = service(3, "updating", UpdateConfig=config)
+    done = service(3, "completed", UpdateConfig=config)
+
+    def swarm() -> Swarm:
+        def tasks(now: float) -> list[Task]:
+            made.services[:] = [done if now >= 190 else updating]
+            return [task(number, at="10:00:00") for number in (1, 2, 3)]
+
+        made = Swarm([updating], tasks)
+        return made
+
+    with pytest.raises(NotConverged, match="after 20 s"):
+        swarm().converge(timeout=20)
+    assert swarm().converge(timeout=20, is_paced=True) >= 190
+
+
+def test_an_update_that_does_not_end_has_no_more_time_than_its_spec_asks_for() -> None:
+    config = {"Parallelism": 2, "Delay": 60 * SECOND}
+    slow = Swarm([service(3, "updating", UpdateConfig=config)], lambda _: [task(1)])
+    with pytest.raises(NotConverged, match="after 140 s"):
+        slow.converge(timeout=20, is_paced=True)
+    # What has not begun since takes no time of its own.
+    idle = Swarm([service(3, UpdateConfig=config)], lambda _: [task(1)])
+    with pytest.raises(NotConverged, match="after 20 s"):
+        idle.converge(timeout=20, is_paced=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "at_once", "state", "seconds"),
+    [
+        (10, 1, "updating", 610),
+        (10, 3, "updating", 250),
+        (10, 0, "updating", 70),
+        (0, 0, "updating", 10),
+        (10, 1, "rollback_started", 630),
+    ],
+)
+def test_an_update_takes_a_delay_a_batch_and_the_monitor_window(
+    count: int, at_once: int, state: str, seconds: float
+) -> None:
+    config = {"Parallelism": at_once, "Delay": 60 * SECOND, "Monitor": 10 * SECOND}
+    back = {"Parallelism": 5, "Delay": 10 * SECOND}
+    assert pace_seconds(service(count, state, UpdateConfig=config, RollbackConfig=back), count) == seconds
 
 
 def test_with_one_that_has_failed_all_that_are_in_trouble_are_told() -> None:

@@ -267,6 +267,28 @@ def test_a_step_that_the_swarm_refuses_is_a_failure_of_the_whole() -> None:
     assert specs(engine) == before
 
 
+def test_an_update_that_waits_between_its_tasks_is_not_taken_back_for_that() -> None:
+    engine = MemoryEngine()
+    text = f"services: {{web: {{image: x, {HEALTH}, deploy: {{update_config: {{delay: 20s}}}}}}}}"
+    up(engine, stack(text))
+    web = engine.held["services"]["st_web"]
+    looked = 0
+
+    def begun(_: str) -> None:
+        web["UpdateStatus"] = {"State": "updating"}
+
+    def state(_: dict[str, Any]) -> str:
+        nonlocal looked
+        looked += "UpdateStatus" in web
+        if looked > 8:
+            web["UpdateStatus"] = {"State": "completed"}
+        return "running"
+
+    engine.on_write, engine.state = begun, state
+    up(engine, stack(text.replace("image: x", "image: y")), replace(OPTIONS, timeout=0.1))
+    assert image(engine, "st_web") == "y:latest"
+
+
 def test_what_comes_before_services_has_their_secrets_and_is_no_part_of_the_way_back() -> None:
     engine = MemoryEngine(lambda _: "failed")
     done: list[str] = []
