@@ -12,7 +12,16 @@ from swarmkit.deploy.down import remove
 from swarmkit.deploy.history import Revision
 from swarmkit.deploy.observe import observe
 from swarmkit.deploy.options import Options, locked_stack
-from swarmkit.deploy.plan import Change, Dependencies, LiveStack, Plan, name_of, plan_return, result
+from swarmkit.deploy.plan import (
+    Change,
+    Dependencies,
+    LiveStack,
+    Plan,
+    before_it,
+    name_of,
+    plan_return,
+    result,
+)
 from swarmkit.deploy.prepare import Prepared
 from swarmkit.deploy.report import describe
 from swarmkit.deploy.scope import services_in, title, way_back
@@ -212,7 +221,7 @@ class _Run:
     @while_stale
     def _restore(self, revision: Revision) -> Sender:
         """Make the stack what it was before the revision; whether that runs is another question."""
-        stack, to = self.prepared.stack, revision.before
+        stack = self.prepared.stack
 
         def rolling() -> list[Service]:
             found = services_in(self.engine, stack)
@@ -224,7 +233,9 @@ class _Run:
             self.options.timeout + max((pace_seconds(one, one.desired) for one in rolling()), default=0.0),
             lambda: NotConverged("the swarm still rolls back services", where=title(stack)),
         )
-        plan = plan_return(stack, to, observe(self.engine, stack))
+        live = observe(self.engine, stack)
+        to = before_it(revision, live)
+        plan = plan_return(stack, to, live)
         sender = self._sender(to.depends_on, frozenset(to.services), insist=True)
         self._make(plan, sender)
         self._remove(plan, early=False)

@@ -131,6 +131,33 @@ def test_an_update_that_fails_is_taken_back_with_the_reason(command: Command, en
     assert len(command.json("stack", "history", "st")) == 1
 
 
+def test_what_somebody_else_does_meanwhile_is_not_taken_back_with_an_update_that_fails(
+    command: Command, engine: MemoryEngine, web: Path
+) -> None:
+    web.write_text(f"services: {{web: {{image: 'x:1', {HEALTH}}}, other: {{image: 'x:1', {HEALTH}}}}}")
+    up(command, web)
+    # As docker service create makes them, there is no number of the file's to go by.
+    del spec(engine)["Labels"]["swarmkit.replicas"]
+    engine.writes.clear()
+
+    def meanwhile(_: str) -> None:
+        engine.on_write = lambda _: None
+        engine.state = ill
+
+    def ill(one: dict[str, Any]) -> str:
+        spec(engine)["Mode"] = {"Replicated": {"Replicas": 7}}
+        spec(engine, "st_other")["TaskTemplate"]["ContainerSpec"]["Image"] = "x:9"
+        return broken(one)
+
+    engine.on_write = meanwhile
+    # There never are seven: whether what was there before runs is another question.
+    command("update", "web", "--image", "x:2", "--timeout", "1", code=4)
+    assert "returning st to what it was" in command.err
+    assert (image(engine), image(engine, "st_other")) == ("x:1", "x:9")
+    assert spec(engine)["Mode"] == {"Replicated": {"Replicas": 7}}
+    assert engine.writes == ["update services st_web"] * 2
+
+
 @pytest.mark.usefixtures("web")
 @pytest.mark.parametrize("option", [("--no-rollback",), ("--failure-action", "pause")])
 def test_an_update_is_left_as_it_is_where_that_is_asked_for(

@@ -34,7 +34,16 @@ from swarmkit.deploy.plan.model import (
 from swarmkit.deploy.plan.order import COMPLETED, Dependencies, dependencies, waves
 from swarmkit.deploy.plan.ports import ports
 from swarmkit.deploy.plan.services import at_live_scale, fingerprint, is_job
-from swarmkit.deploy.plan.stack import as_desired, canaries, only, orphans, plan_return, plan_stack, result
+from swarmkit.deploy.plan.stack import (
+    as_desired,
+    before_it,
+    canaries,
+    only,
+    orphans,
+    plan_return,
+    plan_stack,
+    result,
+)
 
 __all__ = [
     "COMPLETED",
@@ -45,6 +54,7 @@ __all__ = [
     "Plan",
     "as_desired",
     "at_live_scale",
+    "before_it",
     "canaries",
     "config_version",
     "dependencies",

@@ -119,7 +119,7 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
         *(change for change in services if not change.early),
         *(change for change in removals if not change.early),
     ]
-    sides = [live.before(), *_sides(live.kept_revisions(more=1))]
+    sides = [to, live.before(), *_sides(live.kept_revisions(more=1))]
     for kind in REFERENCES:
         # What the swarm itself would go back to is what failed.
         stale = unused(kind, live, {*to.stored[kind], *_held(sides, kind)})
@@ -131,6 +131,28 @@ def plan_return(stack: str, to: Snapshot, live: LiveStack) -> Plan:
         if is_job(spec)
     ]
     return Plan(changes, notes if changes else [])
+
+
+def before_it(revision: Revision, live: LiveStack) -> Snapshot:
+    """What a stack was before a deployment that is to be taken back, with what is not that one's to undo.
+
+    Services that it did not change stay as they are by now, and so do numbers of replicas that are not those
+    that it sent: somebody else has changed them meanwhile.
+    """
+    now, after = snapshot(live).services, revision.after.services
+
+    def returned(name: str, spec: Spec) -> Spec:
+        if name not in now or name not in after:
+            return spec
+        if spec == after[name]:
+            return now[name]
+        modes = [one["Mode"].get("Replicated") for one in (spec, after[name], now[name])]
+        if None in modes or modes[1] == modes[2]:
+            return spec
+        return {**spec, "Mode": now[name]["Mode"]}
+
+    services = {name: returned(name, spec) for name, spec in revision.before.services.items()}
+    return replace(revision.before, services=services)
 
 
 def orphans(desired: DesiredStack, live: LiveStack) -> list[str]:
