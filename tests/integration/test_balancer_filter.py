@@ -23,7 +23,9 @@ async def ask(socket: Path, path: str, method: str = "GET", **options: Any) -> t
         session.request(method, URL(f"http://engine{path}", encoded=True), **options) as answer,
     ):
         text = await answer.text()
-        return answer.status, json.loads(text) if text.startswith(("{", "[")) else text
+        said = json.loads(text) if text.startswith(("{", "[")) else text
+        # The engine lists networks in another order each time.
+        return answer.status, sorted(said, key=lambda one: one["Id"]) if isinstance(said, list) else said
 
 
 async def through(folder: Path, path: str, method: str = "GET", **options: Any) -> tuple[int, Any]:
