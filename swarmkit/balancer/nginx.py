@@ -16,12 +16,11 @@ from swarmkit.balancer.routes import BALANCER_PORT, TLS_PORT, Route, find_secret
 from swarmkit.balancer.secretfiles import wrong_with_certificate, wrong_with_passwords
 from swarmkit.balancer.upstreams import Endpoint, Upstream, upstreams
 from swarmkit.errors import OperationFailed, UsageError
+from swarmkit.names import BALANCER_LABEL
 from swarmkit.swarm import Node, Service, Task
 
 # The secret with the certificate and key that serve where no other was given.
 DEFAULT_CERTIFICATE = "swarmkit-lb-default.pem"
-# Nodes with this label set to true run a proxy.
-LB_LABEL = "swarmkit.lb"
 
 # Where a proxy keeps what it writes, and the configuration itself.
 RUN = "/run/swarmkit"
@@ -283,7 +282,7 @@ def _workers(nodes: Sequence[Node]) -> int:
     cores = [
         int(((node.raw["Description"].get("Resources") or {}).get("NanoCPUs") or 0) // 10**9)
         for node in nodes
-        if node.labels.get(LB_LABEL) == "true"
+        if node.labels.get(BALANCER_LABEL) == "true"
     ]
     return min(4, max(2, min(cores, default=2)))
 

@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 
 Names = Annotated[list[str], typer.Argument(help="Nodes.", autocompletion=node_names)]
+TwoAtOnce = Annotated[
+    bool,
+    typer.Option("--force", help="Two tasks at once also where stop-first or shared storage forbids it."),
+]
 
 
 @app.command("ls")
@@ -48,10 +52,7 @@ def drain(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they are empty.")] = 300,
     dry_run: DryRun = False,
     detailed_exitcode: Detailed = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Two tasks at once also where stop-first or shared storage forbids it."),
-    ] = False,
+    force: TwoAtOnce = False,
     lock_wait: LockWait = 0,
     break_lock: BreakLock = False,
 ) -> None:
@@ -140,10 +141,7 @@ def rebalance(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the tasks.")] = 300,
     dry_run: DryRun = False,
     detailed_exitcode: Detailed = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Two tasks at once also where stop-first or shared storage forbids it."),
-    ] = False,
+    force: TwoAtOnce = False,
     lock_wait: LockWait = 0,
     break_lock: BreakLock = False,
 ) -> None:
