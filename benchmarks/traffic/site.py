@@ -12,16 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from benchmarks.bootstrap.labs import Failed
+from swarmkit.images.ca import self_signed
 from swarmkit.names import EDGE_NETWORK
 
 STACK = "traffic"
@@ -119,25 +114,10 @@ class Site:
 
     def certificate(self) -> None:
         """Write a new self-signed certificate, with its key, into the stack's folder."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "traffic.example")])
-        now = datetime.now(UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=7))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("traffic.example")]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        form = serialization.PrivateFormat.PKCS8
-        private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        issued = self_signed("traffic.example")
         path = self.folder / CERTIFICATE
         path.touch(0o600)
-        path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+        path.write_text(issued.certificate + issued.key)
 
     def entries(self) -> Mapping[str, Any]:
         """The ledger: `posts`, how often each was processed, and `ended`, what ended tasks said."""

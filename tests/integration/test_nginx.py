@@ -18,7 +18,6 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,6 @@ from typing import Any
 import docker
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from docker.models.containers import Container
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,6 +33,7 @@ from swarmkit.balancer.bundle import Bundle
 from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE, configure
 from swarmkit.balancer.routes import LABELS
 from swarmkit.images.base import ensure_base
+from swarmkit.images.ca import self_signed
 from swarmkit.inventory import load
 from swarmkit.remote import Fleet
 from swarmkit.swarm import Node, Service, Task
@@ -60,22 +57,8 @@ done
 
 def certificate(name: str) -> str:
     """A certificate of its own for a name, and its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return (made.public_bytes(pem) + private).decode()
+    issued = self_signed(name)
+    return issued.certificate + issued.key
 
 
 SECRETS: Mapping[str, str] = {

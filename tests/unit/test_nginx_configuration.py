@@ -7,41 +7,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from swarmkit.balancer.bundle import Bundle
 from swarmkit.balancer.nginx import DEFAULT_CERTIFICATE, Configuration, configure
 from swarmkit.errors import OperationFailed
+from swarmkit.images.ca import self_signed
 from swarmkit.swarm import Node, Service, Task
 from tests.unit.builders import node
 
-
-def key_and_certificate() -> tuple[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "web.example")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(hours=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private.decode(), made.public_bytes(pem).decode()
-
-
-KEY, CERTIFICATE = key_and_certificate()
+ISSUED = self_signed("web.example")
+KEY, CERTIFICATE = ISSUED.key, ISSUED.certificate
 SECRETS = {DEFAULT_CERTIFICATE: CERTIFICATE + KEY}
 
 
@@ -216,7 +195,7 @@ def test_a_route_has_the_newest_version_of_its_stack_s_secret() -> None:
     assert "ssl_certificate certs/st_pem-0123456789;" in found.bundle.nginx
 
 
-OTHER_KEY, _ = key_and_certificate()
+OTHER_KEY = self_signed("other.example").key
 LOCKED = (
     ec.generate_private_key(ec.SECP256R1())
     .private_bytes(
