@@ -16,38 +16,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import ssl
+import math
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from benchmarks.traffic.connections import DURING, NO_ANSWER, Answer, Broken, Pool, Request, Server
+from benchmarks.traffic.http2 import Multiplexed
 
 ANSWER_SECONDS = 30
 # Bounds that hold whatever is asked for.
 MOST_REQUESTS = 1_000_000
 MOST_RATE = 1000
 MOST_IN_FLIGHT = 500
-MOST_IDLE = 32
 # As many failures are told one by one; all are counted.
 MOST_TOLD = 2000
 # What a client does before the first phase and between two.
 BETWEEN = "between"
 _ROOT = Path(__file__).parents[2]
 
-# How a request can fail that others are told apart by, and where it had got to.
-NO_ANSWER = "no answer in time"
-CONNECT, BEFORE, DURING = "connect", "before any answer byte", "during the answer"
-# A server that closes a connection which has waited may not have seen the request that was on its way.
-_NEVER_READ = ((BEFORE, "closed"), (BEFORE, "reset"))
 # Beyond what proxies hold in memory, so that some bodies go through their files.
 _BODIES = (200, 4_000, 64_000)
 
@@ -56,15 +51,15 @@ _BODIES = (200, 4_000, 64_000)
 class Load:
     """What is to be sent: to `url`, every tenth request to `tls_url` if given, `rate` a second.
 
-    `resend` repeats a GET once, on a fresh connection, where the server closed a connection that had been
-    used before without a byte of answer: RFC 9110, 9.2.2, allows it for methods that are idempotent.
-    `host` is sent as the Host header.
+    Of those by TLS, every other one goes by HTTP/2 with `http2`. `resend` lets a GET be sent again, where a
+    connection that had been used before was closed (see Pool). `host` is sent as the Host header.
     """
 
     url: str
     rate: float
     requests: int
     tls_url: str = ""
+    http2: bool = False
     host: str = ""
     resend: bool = False
 
@@ -142,147 +137,17 @@ def percentile(ordered: Sequence[float], part: float) -> float | None:
     return ordered[max(0, -(-len(ordered) * part // 100).__int__() - 1)]
 
 
-class Broken(Exception):
-    """A request has failed."""
-
-    def __init__(self, kind: str, stage: str, detail: str = "") -> None:
-        super().__init__(kind)
-        self.kind, self.stage, self.detail = kind, stage, detail
-
-
-@dataclass
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    used: int = 0
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    body: bytes
-    may_stay: bool
-
-
-class _Place:
-    """A server, and the connections to it that wait to be used again."""
-
-    def __init__(self, url: str, host: str) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname
-        self.address = parts.hostname
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.host = host or parts.netloc
-        self.idle: deque[_Connection] = deque()
-        self.closed_idle = 0
-        self.certificates: dict[str, float] = {}
-        self.tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            # The balancer's own certificate is self-signed; which one it is, is noted.
-            self.tls = ssl.create_default_context()
-            self.tls.check_hostname = False
-            self.tls.verify_mode = ssl.CERT_NONE
-
-    def waiting(self) -> _Connection | None:
-        """The connection that has waited longest. Those that the server has closed are no failures:
-        a client sees that before it sends."""
-        while self.idle:
-            connection = self.idle.popleft()
-            if not connection.reader.at_eof() and connection.reader.exception() is None:
-                return connection
-            self.closed_idle += 1
-            connection.close()
-        return None
-
-    async def fresh(self, deadline: float) -> _Connection:
-        """A new connection; raises Broken, also where there is none by `deadline`, a time of the loop."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                reader, writer = await asyncio.open_connection(
-                    self.address,
-                    self.port,
-                    ssl=self.tls,
-                    server_hostname=self.host.split(":")[0] if self.tls else None,
-                )
-        except TimeoutError as error:
-            raise Broken(NO_ANSWER, CONNECT) from error
-        except ConnectionRefusedError as error:
-            raise Broken("refused", CONNECT) from error
-        except (OSError, ssl.SSLError) as error:
-            raise Broken("reset", CONNECT, str(error)) from error
-        if self.tls is not None:
-            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            self.certificates.setdefault(hashlib.sha256(certificate).hexdigest()[:16], time.time())
-        return _Connection(reader, writer)
-
-    def keep(self, connection: _Connection) -> None:
-        if len(self.idle) < MOST_IDLE:
-            self.idle.append(connection)
-        else:
-            connection.close()
-
-
-async def _exchange(connection: _Connection, request: bytes, deadline: float) -> _Answer:
-    """Send a request and read its answer, until `deadline`, a time of the loop. Raises Broken."""
-    stage = BEFORE
-    data = b""
-
-    async def more() -> bytes:
-        nonlocal stage
-        found = await connection.reader.read(65536)
-        if not found:
-            raise Broken("closed", stage)
-        stage = DURING
-        return found
-
-    try:
-        async with asyncio.timeout_at(deadline):
-            connection.writer.write(request)
-            await connection.writer.drain()
-            while b"\r\n\r\n" not in data:
-                data += await more()
-            head, _, body = data.partition(b"\r\n\r\n")
-            status, headers = _head(head)
-            if "content-length" in headers:
-                while len(body) < int(headers["content-length"]):
-                    body += await more()
-            elif headers.get("transfer-encoding", "") == "chunked":
-                while not body.endswith(b"0\r\n\r\n"):
-                    body += await more()
-                body = _unchunked(body)
-            else:
-                raise Broken("an answer without a length", stage)
-    except TimeoutError as error:
-        raise Broken(NO_ANSWER, stage) from error
-    except OSError as error:
-        raise Broken("reset", stage, str(error)) from error
-    return _Answer(status, body, headers.get("connection", "").lower() != "close")
-
-
-def _head(head: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
-
-
-def _unchunked(data: bytes) -> bytes:
-    body = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        length = int(size.split(b";")[0], 16)
-        body, data = body + data[:length], data[length + 2 :]
-    return body
-
-
 class Run:
     """A load on its way; `name` begins the ids of its requests, `phase` is what answers now belong to."""
 
     def __init__(self, load: Load, name: str) -> None:
         self.load, self.name = load, name
-        self.places = [_Place(url, load.host) for url in (load.url, load.tls_url) if url]
+        self.plain = Pool(Server(load.url, load.host), resend=load.resend)
+        self.ways: list[Pool | Multiplexed] = [self.plain]
+        if load.tls_url:
+            self.ways.append(Pool(Server(load.tls_url, load.host), resend=load.resend))
+        if load.tls_url and load.http2:
+            self.ways.append(Multiplexed(Server(load.tls_url, load.host, ("h2",))))
         self.phase = BETWEEN
         self.phases: dict[str, Phase] = {}
         self.failures: list[Failure] = []
@@ -314,33 +179,28 @@ class Run:
             task.add_done_callback(under_way.discard)
             self.sent += 1
         await asyncio.gather(*under_way)
-        for place in self.places:
-            for connection in place.idle:
-                connection.close()
+        for way in self.ways:
+            way.close()
+
+    def _way(self, number: int) -> Pool | Multiplexed:
+        """How a request goes: every tenth by TLS, by each of those ways in turn."""
+        tls = self.ways[1:]
+        return tls[number // 10 % len(tls)] if tls and number % 10 == 7 else self.plain
 
     async def _one(self, number: int) -> None:
         kind = MIX[number % len(MIX)]
-        place = self.places[-1] if number % 10 == 7 else self.places[0]
         began, began_in = time.time(), self.phase
         clock, deadline = time.perf_counter(), asyncio.get_running_loop().time() + ANSWER_SECONDS
-        reused, resent, failure = False, False, None
+        resent, failure = False, None
         identity = f"{self.name}-{number}"
-        request = _request(kind, identity, number, place.host)
         try:
-            connection = place.waiting() if kind.keep_alive else None
-            reused = connection is not None
-            self.reused += reused
-            try:
-                answer = await self._asked(place, connection, request, kind, deadline)
-            except Broken as broken:
-                may_resend = reused and kind.method == "GET" and (broken.stage, broken.kind) in _NEVER_READ
-                if not (self.load.resend and may_resend):
-                    raise
-                resent = True
-                answer = await self._asked(place, None, request, kind, deadline)
+            answer = await self._way(number).ask(_request(kind, identity, number), deadline)
+            resent = answer.resent
+            self.reused += answer.reused
             _check(kind, identity, answer)
         except Broken as broken:
             failure = broken
+            self.reused += broken.reused
         seconds = time.perf_counter() - clock
         # What never was answered belongs to where it began.
         named = began_in if failure and failure.kind == NO_ANSWER else self.phase
@@ -361,29 +221,13 @@ class Run:
                     failure.stage,
                     kind.method,
                     kind.path,
-                    reused,
+                    failure.reused,
                     named,
                     began,
                     round(seconds, 4),
                     failure.detail,
                 )
             )
-
-    async def _asked(
-        self, place: _Place, connection: _Connection | None, request: bytes, kind: Kind, deadline: float
-    ) -> _Answer:
-        used = connection or await place.fresh(deadline)
-        used.used += 1
-        stays = False
-        try:
-            answer = await _exchange(used, request, deadline)
-            stays = kind.keep_alive and answer.may_stay
-        finally:
-            if stays:
-                place.keep(used)
-            else:
-                used.close()
-        return answer
 
     def report(self) -> dict[str, Any]:
         """All that is known, for JSON; latencies in seconds."""
@@ -394,30 +238,27 @@ class Run:
             "failed": sum(phase.failed for phase in self.phases.values()),
             "resent": sum(phase.resent for phase in self.phases.values()),
             "on used connections": self.reused,
-            "closed while idle": sum(place.closed_idle for place in self.places),
+            "closed while idle": sum(way.closed_idle for way in self.ways),
             "kinds": dict(self.kinds),
-            "certificates": self.places[-1].certificates,
+            "certificates": {
+                name: min(way.server.certificates.get(name, math.inf) for way in self.ways)
+                for way in self.ways
+                for name in way.server.certificates
+            },
             "most behind": round(self.lag, 3),
             "phases": {name: phase.summary() for name, phase in self.phases.items()},
             "failures": [asdict(failure) for failure in self.failures],
         }
 
 
-def _request(kind: Kind, identity: str, number: int, host: str) -> bytes:
+def _request(kind: Kind, identity: str, number: int) -> Request:
     body = b""
     if kind.method == "POST":
         body = identity.encode().ljust(_BODIES[number % len(_BODIES)], b".")
-    head = [
-        f"{kind.method} {kind.path}?id={identity} HTTP/1.1",
-        f"Host: {host}",
-        f"Connection: {'keep-alive' if kind.keep_alive else 'close'}",
-    ]
-    if body:
-        head.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*head, "", ""]).encode() + body
+    return Request(kind.method, f"{kind.path}?id={identity}", kind.keep_alive, body)
 
 
-def _check(kind: Kind, identity: str, answer: _Answer) -> None:
+def _check(kind: Kind, identity: str, answer: Answer) -> None:
     """Raises Broken where the answer is not the expected one."""
     if answer.status != 200:
         raise Broken(f"status {answer.status}", DURING, answer.body[:200].decode("latin-1"))

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace, work: Path) -> tuple[str, Mapping[str, Any]
             options.rate,
             int(options.rate * MOST_SECONDS),
             tls_url=tls,
+            http2=True,
             resend=options.resend,
         )
         outcome = drive(site, load, operations, requests=options.requests, rounds=options.rounds)

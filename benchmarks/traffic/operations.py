@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from benchmarks.traffic.client import DURING
+from benchmarks.traffic.connections import DURING
 from benchmarks.traffic.site import CERTIFICATE, WEB, Site, eventually
 
 # The node that is drained and switched off: a worker, for an entry node takes its own address with it.

@@ -7,11 +7,10 @@ deployment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import yaml
 
@@ -57,41 +56,7 @@ _PARTS = {"controller": CONTROLLER_SERVICE, "proxy": PROXY_SERVICE}
 # How often the balancer is brought into step where other commands change what is asked of it meanwhile.
 _TRIES = 5
 
-_P = ParamSpec("_P")
 
-
-def _asked(engine: Engine) -> tuple[object, ...]:
-    """What routes ask of the balancer's services; whether there are any."""
-    found = routes(services(engine))
-    known = [*_secrets(engine)]
-    secrets = {find_secret(name, route.stack, known) for route in found.routes for name in route.secrets}
-    return bool(found.routes), secrets, found.entry_ports
-
-
-def _until_it_holds(
-    follow: Callable[Concatenate[Swarm, Ui, _P], Sequence[Change]],
-) -> Callable[Concatenate[Swarm, Ui, _P], Sequence[Change]]:
-    """Follow again where routes have come to ask for something else meanwhile.
-
-    Commands for several stacks follow at the same time, and only the writing is under a lock: who has read
-    first and writes last would take away what the other one has brought.
-    """
-
-    @wraps(follow)
-    def followed(swarm: Swarm, ui: Ui, /, *args: _P.args, **kwargs: _P.kwargs) -> Sequence[Change]:
-        changes: list[Change] = []
-        for _ in range(_TRIES):
-            asked = _asked(swarm.engine)
-            done = follow(swarm, ui, *args, **kwargs)
-            changes += done
-            if not done or kwargs.get("dry_run") or _asked(swarm.engine) == asked:
-                break
-        return changes
-
-    return followed
-
-
-@_until_it_holds
 def follow_routes(
     swarm: Swarm,
     ui: Ui,
@@ -108,8 +73,43 @@ def follow_routes(
     warned of and left out: they are the mistake of whoever deployed them. Returns what had to be (in a
     dry run: would have to be) changed; raises as deploying does.
     """
-    live = services(swarm.engine)
-    found = routes(live if known is None else known)
+    changes: list[Change] = []
+    # Commands for several stacks follow at the same time, and only the writing is under a lock: who has read
+    # first and writes last would take away what the other one has brought. So: until what was read holds.
+    for _ in range(_TRIES):
+        live, secrets = services(swarm.engine), _secrets(swarm.engine)
+        done = _follow(
+            swarm, ui, live, secrets, live if known is None else known, coming, timeout, dry_run=dry_run
+        )
+        changes += done
+        if not done or dry_run:
+            break
+        if _asked(services(swarm.engine), _secrets(swarm.engine)) == _asked(live, secrets):
+            break
+    return changes
+
+
+def _asked(live: Sequence[Service], secrets: Mapping[str, Mapping[str, Any]]) -> tuple[object, ...]:
+    """What routes ask of the balancer's services; whether there are any."""
+    found = routes(live)
+    known = [*secrets]
+    names = {find_secret(name, route.stack, known) for route in found.routes for name in route.secrets}
+    return bool(found.routes), names, found.entry_ports
+
+
+def _follow(
+    swarm: Swarm,
+    ui: Ui,
+    live: Sequence[Service],
+    secrets: Mapping[str, Mapping[str, Any]],
+    known: Sequence[Service],
+    coming: Sequence[Service],
+    timeout: float,
+    *,
+    dry_run: bool,
+) -> Sequence[Change]:
+    """Follow once, by what was read: all services and secrets of the swarm."""
+    found = routes(known)
     wanted_routes = [*found.routes, *routes(coming).routes]
     # Commands for several stacks may get here at the same time.
     options = Options(timeout, "load balancer", lock_wait=timeout)
@@ -122,7 +122,6 @@ def follow_routes(
     if swarm.fleet is None and not {CONTROLLER_SERVICE, PROXY_SERVICE} <= running.keys():
         ui.warn("this swarm has no load balancer, and one can only be made with an inventory (-i)")
         return []
-    secrets = _secrets(swarm.engine)
     named, missing = _named(wanted_routes, [*secrets])
     for text in missing if not coming else ():
         ui.warn(text)

@@ -42,7 +42,7 @@ def site(machines: Callable[[int], Lab], tmp_path_factory: pytest.TempPathFactor
 def drive_all(site: Site, names: tuple[str, ...], *, rate: float, requests: int, rounds: int = 1) -> Outcome:
     """The operations whose names begin so, under load by HTTP and, once it has a certificate, by HTTPS."""
     tls = f"https://{site.addresses[site.manager]}:{TLS_PORT}" if "certificate" in names else ""
-    load = Load(site.url, rate, int(rate * MOST_SECONDS), tls_url=tls)
+    load = Load(site.url, rate, int(rate * MOST_SECONDS), tls_url=tls, http2=True)
     operations = [replace(one, seconds=min(one.seconds, 2)) for one in chosen(SWARMKIT, names)]
     return drive(site, load, operations, requests=requests, rounds=rounds)
 
