@@ -39,6 +39,7 @@ from swarmkit.cluster.actions import (
     Trust,
     UpdateNode,
 )
+from swarmkit.cluster.alone import ALONE_SECONDS, alone
 from swarmkit.cluster.facts import FORMING_FILE, SwarmMembership
 from swarmkit.cluster.plan import ClusterPlan
 from swarmkit.cluster.ports import MANAGER_PORT, release
@@ -62,23 +63,24 @@ LEAVE_SECONDS = 60
 DRAIN_SECONDS = 300
 
 # dpkg may have been cut off in an earlier run, and a fresh machine's own updates may hold its locks.
-# apt waits for dpkg's lock when told to, but not for that of its package lists.
+# apt waits for dpkg's lock when told to, but not for that of its package lists; dpkg waits for none.
 _INSTALL = """
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 apt='apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -q -y'
-update() {{
+once_free() {{
   for second in $(seq 300); do
-    said=$($apt update 2>&1) && return 0
-    case "$said" in *'Could not get lock'*) sleep 1 ;; *) break ;; esac
+    said=$("$@" 2>&1) && return 0
+    case "$said" in *'ould not get lock'* | *'lock was locked by'*) sleep 1 ;; *) break ;; esac
   done
   printf '%s\n' "$said" >&2
   return 1
 }}
+update() {{ once_free $apt update; }}
 install_them() {{ $apt install --no-install-recommends "$@" iptables ca-certificates; }}
 # Before Debian 13 the docker command is part of docker.io, and there is no docker-cli.
 known() {{ apt-cache show --no-all-versions {packages} 2>/dev/null | sed -n 's/^Package: //p'; }}
 install_known() {{ set -- $(known); [ $# -gt 0 ] && install_them "$@"; }}
-dpkg --configure -a >/dev/null
+once_free dpkg --configure -a
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || update || exit 1
 # Asking first what is known would take apt a second on a small machine.
 install_them {packages} || install_known || {{ update && install_known; }} || exit 1
@@ -200,7 +202,8 @@ class EngineStage(HostStage):
                     script += engine_script(then)
             case _:
                 raise AssertionError(action)
-        work.fleet.connection(work.host(action.host)).run(script).checked(action.title)
+        shell = work.fleet.connection(work.host(action.host))
+        shell.run(alone(script), ALONE_SECONDS).checked(action.title)
 
 
 class SwarmStage(HostStage):

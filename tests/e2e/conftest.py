@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,14 +103,6 @@ def bring_box(lab: Lab, *names: str, programs: str = "sh sleep tail") -> None:
     tar -C /tmp/box -c . | docker import - {BOX} >/dev/null"""
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: lab.shell(name, script), names))
-
-
-def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition, with a limit."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 # A stack with a key of every kind that Swarm has.

@@ -18,8 +18,8 @@ import pytest
 
 from swarmkit.errors import SwarmkitError
 from swarmkit.images.ca import self_signed
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import Lab
 
 CONTROLLER, PROXY = "swarmkit-lb_controller", "swarmkit-lb_proxy"
 # Asks the controller as whoever runs it would, with a certificate or without; prints what came of it.

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import Lab
 
 NAMES = ("m1", "wn1", "wn2")
 LOG = {"log": {"driver": "local", "max_size": "5m", "max_file": 2}}

@@ -20,8 +20,8 @@ import yaml
 from swarmkit.cluster.facts import SCRIPT, HostFacts
 from swarmkit.images import CERTS_DIR
 from swarmkit.images.ca import LIFETIME, Authority
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import Lab
 
 NAMES = ("m1", "wn1", "wn2")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import BOX, Lab, bring_box, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import BOX, Lab, bring_box
 from tests.e2e.cut import DEAD
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, deploy_everything, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import Lab, deploy_everything
 from tests.e2e.test_story import answers, web, web_tasks
 
 pytestmark = pytest.mark.soak

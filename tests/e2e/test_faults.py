@@ -20,8 +20,8 @@ import yaml
 
 from swarmkit.cluster.ports import release
 from swarmkit.inventory.models import DATA_PATH_PORT
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import BOX, LAB, Lab, bring_box, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import BOX, LAB, Lab, bring_box
 
 NAMES = ("m1", "wn1", "wn2")
 # The phases that forming a swarm goes through, on machines that have an engine.

@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Swarmkit
+from tests.conftest import Swarmkit, eventually
 from tests.e2e.conftest import BOX as IMAGE
-from tests.e2e.conftest import Lab, bring_box, eventually
+from tests.e2e.conftest import Lab, bring_box
 
 CREATE = "docker service create -q --detach --no-resolve-image --stop-signal KILL"
 WORKER = "--constraint node.role==worker"

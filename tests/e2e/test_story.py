@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from swarmkit.inventory.edit import remove_host
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import LAB, Lab, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import LAB, Lab
 
 THREE = {"m1", "wn1", "wn2"}
 
@@ -68,8 +68,9 @@ def test_init_that_was_interrupted_is_completed_by_the_next(lab: Lab, sk: Swarmk
     running = subprocess.Popen(
         sk.command("init"), env=sk.environment, cwd=sk.folder, stderr=subprocess.PIPE, text=True
     )
-    # In the middle of installing, on a real machine.
-    eventually(lambda: bool(lab.shell("wn1", "pgrep -x apt-get || true").strip()), 60, "apt-get runs on wn1")
+    # In the middle of installing, on a real machine: dpkg is at work, and goes on when its caller is gone.
+    unpacking = "pgrep -f 'dpkg .*--unpack' || true"
+    eventually(lambda: bool(lab.shell("wn1", unpacking).strip()), 60, "dpkg unpacks on wn1")
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130

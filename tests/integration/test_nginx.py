@@ -16,7 +16,7 @@ import struct
 import tarfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -37,6 +37,7 @@ from swarmkit.images.ca import self_signed
 from swarmkit.inventory import load
 from swarmkit.remote import Fleet
 from swarmkit.swarm import Node, Service, Task
+from tests.conftest import eventually
 from tests.unit.builders import node
 
 ROOT = Path(__file__).parents[2]
@@ -364,13 +365,6 @@ def test_many_more_configurations_pass_nginx_own_test(proxy: Proxy) -> None:
 
 
 # ---- what nginx then does ---------------------------------------------------------------------------------
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 A, B, HANGS_UP, REFUSES = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -709,6 +703,6 @@ def test_without_a_controller_dns_tells_where_the_tasks_are(proxy: Proxy) -> Non
     ]
     # Where the tasks were when the controller was last heard of does not matter, nor that there were none.
     proxy.apply(services, tasks("web", REFUSES), fallback=True)
-    eventually(lambda: proxy.get("/").status == 200)
+    eventually(lambda: proxy.get("/").status == 200, 10, "it asks DNS")
     assert proxy.get("/").json["who"] == "any"
     assert proxy.get("/later").status == 502

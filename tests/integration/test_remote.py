@@ -16,12 +16,13 @@ from textwrap import dedent
 import paramiko
 import pytest
 
+from swarmkit.cluster.alone import alone
 from swarmkit.errors import OperationFailed, SwarmkitError, Unreachable
 from swarmkit.inventory import Inventory, load
 from swarmkit.inventory.sshconfig import SshConfig
-from swarmkit.remote import Connection, Fleet, openssh
+from swarmkit.remote import Connection, Finished, Fleet, openssh
 from tests import sshd
-from tests.conftest import Swarmkit
+from tests.conftest import Swarmkit, eventually
 from tests.sshd import USER, Sshd
 from tests.terminal import typed
 
@@ -426,3 +427,39 @@ def test_a_changed_host_key_is_refused(user_home: Path, key: Path, serve: Callab
     inventory = cluster(user_home, one(server, key=key))
     with pytest.raises(Unreachable, match="the host key has changed"):
         said(inventory, accept_host_keys=True)
+
+
+def test_work_on_a_machine_goes_on_when_its_caller_is_gone_and_the_next_waits_for_it(
+    user_home: Path, key: Path, serve: Callable[..., Sshd]
+) -> None:
+    inventory = cluster(user_home, one(serve("m1", key), key=key, user=USER))
+    trace, lock, go = user_home / "trace", str(user_home / "lock"), user_home / "go"
+    # Talks while its caller is already gone, which must not end it.
+    first = f"echo begun >>{trace}\nuntil [ -e {go} ]; do echo at work; sleep 0.05; done\necho done >>{trace}"
+    with Fleet(inventory) as cut:
+        caller = threading.Thread(
+            target=lambda: cut.map(lambda host: cut.connection(host).run(alone(first, lock)))
+        )
+        caller.start()
+        eventually(trace.exists, 20, "the first has begun")
+    caller.join(20)
+    with Fleet(inventory) as fleet:
+        second = alone(f"echo second >>{trace}\necho out\necho err >&2\nexit 3", lock)
+        found: list[Finished] = []
+        waiting = threading.Thread(
+            target=lambda: found.extend(
+                fleet.map(lambda host: fleet.connection(host).run(second)).all().values()
+            )
+        )
+        waiting.start()
+        eventually(lambda: "flock" in processes(), 20, "the second waits")
+        assert trace.read_text() == "begun\n"
+        go.touch()
+        waiting.join(20)
+    assert trace.read_text() == "begun\ndone\nsecond\n"
+    assert [(one.stdout, one.stderr, one.status) for one in found] == [("out\n", "err\n", 3)]
+
+
+def processes() -> str:
+    """The names of all processes."""
+    return subprocess.run(["ps", "-eo", "comm="], capture_output=True, text=True, check=True).stdout

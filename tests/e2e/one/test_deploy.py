@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Swarmkit
-from tests.e2e.conftest import Lab, deploy_everything, eventually
+from tests.conftest import Swarmkit, eventually
+from tests.e2e.conftest import Lab, deploy_everything
 from tests.terminal import typed
 
 IMAGE = "swarmkit/base:13"
