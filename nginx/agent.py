@@ -65,7 +65,9 @@ REFUSED_SECONDS = 30.0
 BUNDLE_BYTES = 64 << 20
 ERROR_LENGTH = 1000
 
-METRICS_SECONDS = 1.0
+# Often, so that a busy proxy's many lines are never counted all at once, while nginx waits for the processor.
+METRICS_SECONDS = 0.1
+LOOK_SECONDS = 1.0
 # The log of requests is in memory, and begun anew beyond this.
 METRICS_BYTES = 8 << 20
 # Workers of before a rotation may still write what they have buffered.
@@ -1216,19 +1218,27 @@ class _Reader(BaseHTTPRequestHandler):
 # --- the process
 
 
-def look_after(metrics: Metrics, reader: LogReader, proxy: Proxy, nginx: Nginx) -> None:
-    """For ever: feed the log of requests to the metrics, reap orphans, end old workers."""
-    undertaker = Undertaker()
+def for_ever(work: Callable[[], object], seconds: float) -> None:
+    """Do a work again and again, so many seconds after each time; what goes wrong is said."""
     while True:
         try:
-            for data in reader.read():
-                metrics.feed(data)
-            metrics.forget(proxy.bundle.upstreams if proxy.bundle is not None else {})
-            undertaker.look()
-            nginx.end_surplus(time.monotonic())
+            work()
         except Exception as error:
             say(f"{type(error).__name__}: {error}")
-        time.sleep(METRICS_SECONDS)
+        time.sleep(seconds)
+
+
+def count(metrics: Metrics, reader: LogReader) -> None:
+    """Feed what has come to the log of requests to the metrics."""
+    for data in reader.read():
+        metrics.feed(data)
+
+
+def look_after(metrics: Metrics, undertaker: Undertaker, proxy: Proxy, nginx: Nginx) -> None:
+    """Forget addresses that are gone, reap orphans, end old workers."""
+    metrics.forget(proxy.bundle.upstreams if proxy.bundle is not None else {})
+    undertaker.look()
+    nginx.end_surplus(time.monotonic())
 
 
 def run(environment: Mapping[str, str]) -> int:
@@ -1257,7 +1267,13 @@ def run(environment: Mapping[str, str]) -> int:
     metrics = Metrics()
     reader = LogReader(ROOT / "log" / "metrics.log", lambda: nginx.signal(signal.SIGUSR1), time.monotonic)
     door = Door(("", PORT), Observer(settings.node, proxy, follower, metrics, nginx))
-    for work in (follower.run, lambda: look_after(metrics, reader, proxy, nginx), door.serve_forever):
+    undertaker = Undertaker()
+    for work in (
+        follower.run,
+        lambda: for_ever(lambda: count(metrics, reader), METRICS_SECONDS),
+        lambda: for_ever(lambda: look_after(metrics, undertaker, proxy, nginx), LOOK_SECONDS),
+        door.serve_forever,
+    ):
         threading.Thread(target=work, daemon=True).start()
     status = nginx.wait()
     if is_stopping.is_set():

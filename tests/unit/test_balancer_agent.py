@@ -37,6 +37,7 @@ from nginx.agent import (
     Refused,
     Settings,
     connections,
+    for_ever,
     in_flight,
     prometheus,
     surplus,
@@ -342,6 +343,20 @@ def test_an_error_that_nobody_thought_of_ends_nothing(rig: Rig, capsys: pytest.C
     with pytest.raises(Enough):
         Follower(rig.proxy, ask, rig.clock.sleep).run()
     assert capsys.readouterr().err == "agent: RuntimeError: odd error\n"
+
+
+def test_work_that_goes_wrong_once_is_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Enough(BaseException):
+        pass
+
+    errors = iter([RuntimeError("odd"), OSError("odder"), Enough()])
+
+    def work() -> None:
+        raise next(errors)
+
+    with pytest.raises(Enough):
+        for_ever(work, 0)
+    assert capsys.readouterr().err == "agent: RuntimeError: odd\nagent: OSError: odder\n"
 
 
 def test_settings_come_from_the_environment() -> None:
