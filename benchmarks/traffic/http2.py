@@ -31,7 +31,7 @@ class _NotProcessed(Exception):
 
 class _State(H2Connection):
     """The protocol's state. A server that ends a connection still answers what it has begun (RFC 9113,
-    6.8), but h2 takes nothing more from it then (python-hyper/h2 1181)."""
+    6.8), but h2 counts it as closed and takes nothing more from it then."""
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         found = super()._receive_goaway_frame(frame)

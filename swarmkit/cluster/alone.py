@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 LOCK = "/run/swarmkit.lock"
 # How long an earlier run may go on, and how long the work may be silent: apt has no limit of its own.
 WAIT_SECONDS = 600
@@ -35,4 +33,4 @@ def alone(script: str, lock: str = LOCK) -> str:
     until it is done: if it were sent at once, the script would end at its next word, and apt half-way
     through its packages. Ends with the script's status, or with 1 where the other one does not end.
     """
-    return _SCRIPT.format(script=dedent(script), seconds=WAIT_SECONDS, lock=lock)
+    return _SCRIPT.format(script=script, seconds=WAIT_SECONDS, lock=lock)
